@@ -1,0 +1,51 @@
+"""Where things lie: the user's data folder, and the files that travel with the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from hwnas_sdk.core.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def home() -> Path:
+    """Per-user data folder; ``HWNAS_HOME`` overrides. Created on first use."""
+    override = os.environ.get("HWNAS_HOME")
+    path = Path(override) if override else Path(platformdirs.user_data_dir("hwnas", "hwnas"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def default_store_path() -> Path:
+    """The measurement store used when ``--db`` is not given."""
+    return home() / "store.sqlite"
+
+
+def artifact_cache_path() -> Path:
+    """Root of the content-addressed artifact cache."""
+    return home() / "artifacts"
+
+
+def inventory_path() -> Path:
+    """The device inventory file."""
+    return home() / "devices.yaml"
+
+
+def board_work_path(device_name: str) -> Path:
+    """Working folder of the agent when the board is this machine."""
+    return home() / "boards" / device_name
+
+
+def bundled(name: str) -> Path:
+    """Folder ``device_agents`` or ``profiles``, from the wheel or from a checkout.
+
+    Raises: ConfigError when neither has it.
+    """
+    for candidate in (_PACKAGE / "_bundled" / name, _PACKAGE.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise ConfigError(f"the folder {name!r} is missing", hint="reinstall hwnas-sdk")

@@ -1,0 +1,1 @@
+"""Types, errors and small helpers everything else stands on; numpy at most."""

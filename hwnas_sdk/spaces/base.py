@@ -1,0 +1,184 @@
+"""The seam every search space fills in. No torch here.
+
+A genotype is a tuple of choices, one small integer per decision. Whole populations travel as
+integer matrices of shape (n, n_decisions), so that scoring a space is a few numpy calls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.errors import SpaceError
+from hwnas_sdk.core.layers import LayerGraph
+from hwnas_sdk.core.types import Architecture
+
+Genotypes = NDArray[np.int64]  # (n, n_decisions)
+
+
+class SearchSpace(ABC):
+    """A finite set of networks described by `n_decisions` categorical choices.
+
+    A new space sets `name` and `choices`, and defines `encode`, `decode`, `layers` and `family`;
+    see docs/howto-search-space.md. `hwnas_sdk.testing.SpaceConformance` says whether it is complete.
+    """
+
+    name: str
+    choices: tuple[int, ...]  # number of choices of each decision
+    datasets: tuple[str, ...]  # first one is the default
+
+    @property
+    def n_decisions(self) -> int:
+        """Length of a genotype."""
+        return len(self.choices)
+
+    @property
+    def size(self) -> int:
+        """Number of genotypes."""
+        product = 1
+        for n in self.choices:
+            product *= n
+        return product
+
+    # --- text ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, architecture: Architecture) -> str:
+        """Official string of an architecture."""
+
+    @abstractmethod
+    def decode(self, text: str) -> Architecture:
+        """Architecture of an official string.
+
+        Raises: SpaceError that shows the offending part.
+        """
+
+    # --- meaning ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def layers(
+        self, architecture: Architecture, *, dataset: str | None = None, folded: bool = False
+    ) -> LayerGraph:
+        """Layer graph of an architecture.
+
+        Args:
+            architecture: a member of this space.
+            dataset: sets input shape and classes; None is the first of `datasets`.
+            folded: the canonical live graph instead of every operator.
+
+        Raises: SpaceError; `dead_cell` when a folded graph would not see its input.
+        """
+
+    @abstractmethod
+    def family(self, architecture: Architecture) -> Hashable:
+        """Key that is equal for two architectures exactly when they compute the same function."""
+
+    def is_dead(self, architecture: Architecture) -> bool:
+        """Whether the output does not depend on the input; such a network is never deployed."""
+        self.validate(architecture)
+        return False
+
+    # --- membership ---------------------------------------------------------------------------
+
+    def architecture(self, genotype: Sequence[int] | NDArray[np.int64]) -> Architecture:
+        """Wrap and validate a genotype."""
+        arch = Architecture(self.name, tuple(int(gene) for gene in genotype))
+        self.validate(arch)
+        return arch
+
+    def validate(self, architecture: Architecture) -> None:
+        """Raise SpaceError unless `architecture` is a member."""
+        if architecture.space != self.name:
+            raise SpaceError(f"{architecture.id} is not an architecture of space {self.name!r}")
+        genotype = architecture.genotype
+        if len(genotype) != self.n_decisions:
+            raise SpaceError(
+                f"{self.name}: a genotype has {self.n_decisions} decisions, got {len(genotype)}"
+            )
+        for i, (gene, n) in enumerate(zip(genotype, self.choices, strict=True)):
+            if not 0 <= gene < n:
+                raise SpaceError(f"{self.name}: decision {i} must be in 0..{n - 1}, got {gene}")
+
+    # --- sampling and variation -----------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        rng: np.random.Generator,
+        method: Literal["uniform", "lhs"] = "uniform",
+        live_only: bool = True,
+    ) -> list[Architecture]:
+        """Draw `n` different architectures.
+
+        Args:
+            n: how many; at most `size`.
+            rng: source of randomness.
+            method: "uniform", or "lhs" = Latin hypercube over the decisions (each choice of each
+                decision appears equally often, up to rounding and refilled duplicates).
+            live_only: leave out dead architectures.
+
+        Raises: SpaceError when the space has fewer than `n`.
+        """
+        if n > self.size:
+            raise SpaceError(f"{self.name} has {self.size} architectures, {n} were asked for")
+        chosen: dict[tuple[int, ...], Architecture] = {}
+        stalled = 0
+        while len(chosen) < n:
+            missing = n - len(chosen)
+            before = len(chosen)
+            draw = self.latin_hypercube if method == "lhs" else self.uniform
+            for genotype in draw(missing, rng):
+                arch = self.architecture(genotype)
+                if not (live_only and self.is_dead(arch)):
+                    chosen.setdefault(arch.genotype, arch)
+            stalled = stalled + 1 if len(chosen) == before else 0
+            if stalled > 10_000:
+                raise SpaceError(f"{self.name} has fewer than {n} different live architectures")
+        return list(chosen.values())
+
+    def uniform(self, n: int, rng: np.random.Generator) -> Genotypes:
+        """Independent uniform genotypes, shape (n, n_decisions), duplicates possible."""
+        return np.stack([rng.integers(0, c, size=n) for c in self.choices], axis=1)
+
+    def latin_hypercube(self, n: int, rng: np.random.Generator) -> Genotypes:
+        """Latin hypercube draw, shape (n, n_decisions).
+
+        Each decision's [0, 1) is cut in n strata with one draw each, in independent random order,
+        and u becomes floor(u * choices). Source: HW-PR-NAS, section on training the surrogate.
+        """
+        columns = []
+        for c in self.choices:
+            u = (rng.permutation(n) + rng.random(n)) / n
+            columns.append(np.minimum((u * c).astype(np.int64), c - 1))
+        return np.stack(columns, axis=1)
+
+    def mutate(
+        self,
+        architecture: Architecture,
+        *,
+        rng: np.random.Generator,
+        probability: float | None = None,
+    ) -> Architecture:
+        """Resample each decision with `probability` (None: 1 / n_decisions); at least one changes."""
+        p = 1.0 / self.n_decisions if probability is None else probability
+        flips = rng.random(self.n_decisions) < p
+        if not flips.any():
+            flips[rng.integers(self.n_decisions)] = True
+        genes = list(architecture.genotype)
+        for i in np.flatnonzero(flips):
+            step = int(rng.integers(1, self.choices[i])) if self.choices[i] > 1 else 0
+            genes[i] = (genes[i] + step) % self.choices[i]
+        return self.architecture(genes)
+
+    def cross(
+        self, first: Architecture, second: Architecture, *, rng: np.random.Generator
+    ) -> Architecture:
+        """Uniform crossover: each decision from one parent or the other."""
+        take = rng.random(self.n_decisions) < 0.5
+        genes = np.where(take, first.genotype, second.genotype)
+        return self.architecture(genes)

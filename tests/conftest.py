@@ -1,0 +1,30 @@
+"""Shared fixtures. Nothing here reaches the network, a GPU or the user's home folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _data_folder() -> Path | None:
+    named = os.environ.get("HWNAS_DATA")
+    candidates = [Path(named)] if named else []
+    candidates.append(Path(__file__).resolve().parents[2] / "shared" / "data")
+    return next((path for path in candidates if (path / "nasbench201.parquet").is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the public benchmark tables; skips where there is none."""
+    folder = _data_folder()
+    if folder is None:
+        pytest.skip("public benchmark tables not found; set HWNAS_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test gets its own data folder."""
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path_factory.mktemp("home")))

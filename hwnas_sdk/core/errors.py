@@ -3,14 +3,14 @@
 HwnasError
  +- ConfigError          wrong option, file or inventory              exit 3
  +- SpaceError           wrong architecture string or genotype        exit 3
- +- ExportError          a graph or model file that cannot be deployed exit 3
+ +- ExportError          a graph or model that cannot be deployed  exit 3
  +- DeviceError          a board that cannot be reached or used       exit 4
  +- MeasurementError     a measurement that cannot be trusted         exit 5
  +- DataError            store, table or data set                     exit 6
  +- ModelError           predictor weights and cards                  exit 6
  +- MissingExtraError    an optional package is not installed         exit 3
 
-The class says who has to act, `code` says what happened (listed in docs/errors.md), `hint` what to do next.
+ +- ExportError          a model that cannot be deployed               exit 3
 """
 
 from __future__ import annotations

@@ -82,6 +82,15 @@ class Layer:
         assert isinstance(value, int | float)
         return float(value)
 
+    def pair_attr(self, key: str, default: int | tuple[int, int]) -> tuple[int, int]:
+        """Attribute `key` for (height, width); one integer stands for both."""
+        value = self.attrs.get(key, default)
+        if isinstance(value, int):
+            return (value, value)
+        assert isinstance(value, tuple)
+        height, width = value
+        return (height, width)
+
     @property
     def n_params(self) -> int:
         """Trainable parameters: everything but batch norm's running statistics."""
@@ -93,7 +102,7 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates: convolutions and linear layers, plus a linear layer's bias additions.
+        """Multiply-accumulates: convolutions and linear layers, and linear bias additions.
 
         That is how NAS-Bench-201 counts; batch norm, activations, pooling and additions are free.
         """
@@ -191,7 +200,7 @@ class LayerGraph:
 
     @cached_property
     def peak_activation_elements(self) -> int:
-        """Most activation elements alive at once when layers run in order and nothing is in place."""
+        """Most activation elements alive at once, layers run in order and none in place."""
         last_use = {name: i for i, layer in enumerate(self.layers) for name in layer.inputs}
         last_use[self.output.name] = len(self.layers)
         alive = peak = 0

@@ -20,7 +20,9 @@ CELL_INPUT: Final = -1
 Atom = tuple[int, int]  # (pools applied, base: CELL_INPUT or the edge of a convolution)
 Atoms = Counter[Atom]
 _EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-Label = tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, tuple[tuple[int, int, int], ...]], ...]]
+Label = tuple[
+    tuple[tuple[int, int, int], ...], tuple[tuple[int, tuple[tuple[int, int, int], ...]], ...]
+]
 
 
 @cache

@@ -67,7 +67,9 @@ class _Builder:
     def batch_norm(self, name: str, x: str) -> str:
         channels = (self.shapes[x][0],)
         names = ("weight", "bias", "running_mean", "running_var")
-        return self.add(name, "batch_norm", (x,), None, {"eps": BN_EPS}, dict.fromkeys(names, channels))
+        return self.add(
+            name, "batch_norm", (x,), None, {"eps": BN_EPS}, dict.fromkeys(names, channels)
+        )
 
     def relu_conv_bn(self, name: str, x: str, out: int, kernel: int, stride: int = 1) -> str:
         x = self.add(f"{name}.relu", "relu", (x,))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import SpaceError
 from hwnas_sdk.core.layers import LayerGraph
+from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import Architecture
 
 Genotypes = NDArray[np.int64]  # (n, n_decisions)
@@ -24,7 +25,7 @@ class SearchSpace(ABC):
     """A finite set of networks described by `n_decisions` categorical choices.
 
     A new space sets `name` and `choices`, and defines `encode`, `decode`, `layers` and `family`;
-    see docs/howto-search-space.md. `hwnas_sdk.testing.SpaceConformance` says whether it is complete.
+    see docs/howto-search-space.md. `hwnas_sdk.testing.space.SpaceConformance` checks it.
     """
 
     name: str
@@ -109,7 +110,8 @@ class SearchSpace(ABC):
         self,
         n: int,
         *,
-        rng: np.random.Generator,
+        rng: np.random.Generator | None = None,
+        seed: int | None = None,
         method: Literal["uniform", "lhs"] = "uniform",
         live_only: bool = True,
     ) -> list[Architecture]:
@@ -117,13 +119,19 @@ class SearchSpace(ABC):
 
         Args:
             n: how many; at most `size`.
-            rng: source of randomness.
+            rng: source of randomness; or
+            seed: an integer to make one from. Exactly one of the two is given.
             method: "uniform", or "lhs" = Latin hypercube over the decisions (each choice of each
                 decision appears equally often, up to rounding and refilled duplicates).
             live_only: leave out dead architectures.
 
         Raises: SpaceError when the space has fewer than `n`.
         """
+        if (rng is None) == (seed is None):
+            raise ValueError("give either rng or seed")
+        if rng is None:
+            assert seed is not None
+            rng = child_rng(seed, self.name, "sample")
         if n > self.size:
             raise SpaceError(f"{self.name} has {self.size} architectures, {n} were asked for")
         chosen: dict[tuple[int, ...], Architecture] = {}
@@ -164,7 +172,7 @@ class SearchSpace(ABC):
         rng: np.random.Generator,
         probability: float | None = None,
     ) -> Architecture:
-        """Resample each decision with `probability` (None: 1 / n_decisions); at least one changes."""
+        """Change each decision with `probability` (None: 1 / n_decisions), at least one."""
         p = 1.0 / self.n_decisions if probability is None else probability
         flips = rng.random(self.n_decisions) < p
         if not flips.any():

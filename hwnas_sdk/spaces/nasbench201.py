@@ -35,12 +35,10 @@ class NasBench201(SearchSpace):
     datasets = tuple(graphs.DATASETS)
 
     def encode(self, architecture: Architecture) -> str:
-        """Official string, e.g. ``|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|``."""
+        """Official string, ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
         self.validate(architecture)
         ops = iter(architecture.genotype)
-        nodes = []
-        for n_in in (1, 2, 3):
-            nodes.append("|".join(f"{OPERATORS[next(ops)]}~{i}" for i in range(n_in)))
+        nodes = ["|".join(f"{OPERATORS[next(ops)]}~{i}" for i in range(n_in)) for n_in in (1, 2, 3)]
         return "+".join(f"|{node}|" for node in nodes)
 
     def decode(self, text: str) -> Architecture:
@@ -133,7 +131,7 @@ def _bad(text: str, reason: str) -> SpaceError:
     shown = text if len(text) <= 120 else f"{text[:117]}..."
     return SpaceError(
         f"not a nasbench201 cell: {reason} in {shown!r}",
-        hint="example: |nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
+        hint="example: |nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
     )
 
 

@@ -1,0 +1,67 @@
+# Everything starts from Python >= 3.11, gcc and make; nothing else has to be installed by hand.
+#   make quickstart   install, then measure, search and verify on this machine
+#   make test         install, then lint, types, import contract and the default tests
+# PYTHON=python3.12   another interpreter       PIP_FLAGS=...   extra flags for pip, for example an
+# index that holds another build of torch (CUDA, ROCm, or the CPU build for your platform).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint types imports agent-syntax unit integration bench docs clean
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_FLAGS ?=
+
+help:
+	@grep -E '^#  ' Makefile | sed 's/^#//'
+	@echo "   targets: install quickstart test integration bench docs clean"
+
+install: $(STAMP)
+
+# The stamp is written last: an interrupted installation is simply done again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hwnas needs Python >= 3.11; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch $$(sed -n 's/^torch==//p' constraints.txt); another build: make install PIP_FLAGS=\"--extra-index-url URL\")"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]' 2> >(grep -v 'is ignored: it is neither a file' >&2 || true)
+	@touch $(STAMP)
+
+quickstart: install
+	$(BIN)/hwnas quickstart
+
+test: lint types imports agent-syntax unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+# The agent runs on boards with old interpreters.
+agent-syntax: install
+	$(BIN)/vermin --quiet --violations -t=3.8- --no-tips device_agents
+
+unit: install
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+integration: install
+	$(BIN)/pytest -m "slow and not hardware" $(PYTEST_FLAGS)
+
+bench: install
+	$(BIN)/hwnas bench measure --device local --n 50
+
+docs: install
+	$(BIN)/python tools/gen_cli_docs.py
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

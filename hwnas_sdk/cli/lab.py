@@ -1,0 +1,180 @@
+"""What the workflow verbs share: the lab, common options, and how their answers look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hwnas_sdk.cli.context import App
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hwnas_sdk.core.settings import MeasureSettings
+    from hwnas_sdk.core.types import Verdict
+    from hwnas_sdk.workflows.lab import Lab
+    from hwnas_sdk.workflows.search import SearchPlan
+
+FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
+
+SETTINGS = ("quick", "standard", "publication", "fixed")
+METHODS = ("auto", "nsga2", "random")
+
+
+def open_lab(app: App) -> Lab:
+    """The lab of this user (or of ``--db``), open until the command ends."""
+    from hwnas_sdk.workflows.lab import Lab
+
+    return app.keep_open(Lab.open(db=app.store_path, on_event=app.progress))
+
+
+def settings_options(function: FC) -> FC:
+    """``--settings`` and ``--threads``."""
+    function = click.option(
+        "--settings",
+        type=click.Choice(SETTINGS),
+        default="quick",
+        show_default=True,
+        help="How long and how precisely each network is measured.",
+    )(function)
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Threads the runtime may use on the board.",
+    )(function)
+
+
+def search_options(function: FC) -> FC:
+    """What a search is asked for."""
+    for option in reversed(
+        [
+            click.option(
+                "--method",
+                type=click.Choice(METHODS),
+                default="auto",
+                show_default=True,
+                help="Search method; auto is the best one of this version (nsga2).",
+            ),
+            click.option(
+                "--objectives",
+                default="error,latency",
+                show_default=True,
+                metavar="LIST",
+                help="What to minimise: two or three of error, latency, memory.",
+            ),
+            click.option(
+                "--candidates",
+                type=click.IntRange(min=1, max=1000),
+                default=24,
+                show_default=True,
+                help="Networks to propose.",
+            ),
+            click.option(
+                "--max-latency-ms",
+                type=click.FloatRange(min=0, min_open=True),
+                help="Propose only networks predicted to be at most this slow.",
+            ),
+            click.option(
+                "--max-memory-mib",
+                type=click.FloatRange(min=0, min_open=True),
+                help="Propose only networks predicted to need at most this much memory.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def make_settings(settings: str, threads: int, **changes: Any) -> MeasureSettings:
+    """Settings of the options."""
+    from hwnas_sdk.core.settings import settings_preset
+
+    return settings_preset(settings, threads=threads, **changes)
+
+
+def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
+    """Search plan of `search_options`.
+
+    Raises: ConfigError for an unknown objective.
+    """
+    from hwnas_sdk.workflows.search import SearchPlan
+
+    return SearchPlan(
+        method=options["method"],
+        objectives=tuple(part.strip() for part in options["objectives"].split(",")),
+        candidates=options["candidates"],
+        max_latency_ms=options["max_latency_ms"],
+        max_memory_mib=options["max_memory_mib"],
+        seed=seed,
+    )
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``2 min 5 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def announce(app: App, n_networks: int, seconds: float, device: str) -> None:
+    """The estimate every long verb prints before it starts."""
+    app.note(f"about {duration(seconds)} on {device} for {n_networks} networks")
+
+
+def show_plan(app: App, plan: Mapping[str, Any]) -> None:
+    """Answer of ``--dry-run``."""
+
+    def draw(console: Console) -> None:
+        from hwnas_sdk.cli.render import facts
+
+        console.print(facts(plan, title="plan (nothing was done)"))
+
+    app.show({"dry_run": True, **plan}, draw)
+
+
+def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Table of each round's candidates and a line of figures under it."""
+    from hwnas_sdk.cli.render import table
+
+    for verdict in verdicts:
+        rows = [
+            (
+                row.arch,
+                row.error_pct,
+                row.predicted_ms,
+                row.measured_ms,
+                None if row.ci95_ms is None else f"±{row.ci95_ms:.2g}",
+                row.peak_memory_mib,
+                "front" if row.on_measured_front else "",
+                _shown_flags(row.flags),
+            )
+            for row in sorted(verdict.candidates, key=lambda r: r.measured_ms or float("inf"))
+        ]
+        columns = (
+            "network", "error % (predicted)", "predicted ms", "measured ms", "95 %",
+            "peak MiB", "", "flags",
+        )  # fmt: skip
+        console.print(table(columns, rows, title=f"round {verdict.round}"))
+        n = sum(row.measured_ms is not None for row in verdict.candidates)
+        console.print(
+            f"{n} of {len(verdict.candidates)} measured; predicted vs measured: "
+            f"Spearman {_figure(verdict.spearman)}, Kendall {_figure(verdict.kendall)}, "
+            f"mean error {_figure(verdict.mape_pct, 1)} %; "
+            f"{len(verdict.dominated_after_measuring)} fell off the front",
+            markup=False,
+        )
+
+
+def _shown_flags(flags: Sequence[str]) -> str:
+    """Flags that say something of this one network; those of the whole machine are in the page."""
+    of_machine = {
+        "virtualised", "governor_not_pinned", "affinity_denied", "nice_denied", "output_unchecked",
+    }  # fmt: skip
+    return " ".join(flag for flag in flags if flag not in of_machine)
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

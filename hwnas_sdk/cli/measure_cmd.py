@@ -1,0 +1,155 @@
+"""`hwnas measure`: networks of a space, or your own ONNX file, on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.lab import announce, make_settings, open_lab, settings_options, show_plan
+from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, seed_option, verb
+from hwnas_sdk.core.errors import ConfigError, MeasurementError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hwnas_sdk.core.types import Architecture, Measurement
+
+
+@click.command(short_help="Measure networks or your own ONNX file.")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option(
+    "--n",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many networks to draw for a target like space:nasbench201.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["ort"]),
+    default="ort",
+    show_default=True,
+    help="What runs the network on the board.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Inputs per inference (networks of a space only).")  # fmt: skip
+@click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
+@settings_options
+@folded_option(default=False)
+@device_option()
+@seed_option()
+@dry_run_option()
+@verb
+def measure(
+    app: App,
+    *,
+    targets: tuple[str, ...],
+    n: int,
+    runtime: str,
+    batch: int,
+    energy: bool,
+    settings: str,
+    threads: int,
+    folded: bool,
+    device: str,
+    seed: int,
+    dry_run: bool,
+) -> None:
+    """Measure TARGETs on a device.
+
+    A TARGET is an architecture string (or #INDEX) of NAS-Bench-201, space:nasbench201 for --n
+    random networks, or the path of an .onnx file. Exit 5 when a network got no valid measurement.
+    Interrupted, the same command continues.
+    """
+    chosen = make_settings(settings, threads, runtime=runtime, energy=energy, batch=batch)
+    networks = _expand(targets, n, seed)
+    estimate_s = len(networks) * chosen.estimated_s()
+    if dry_run:
+        shown = [str(network) for network in targets]
+        plan = {"device": device, "targets": shown, "n_networks": len(networks),
+                "settings": settings, "threads": threads, "folded": folded,
+                "estimated_board_s": estimate_s}  # fmt: skip
+        show_plan(app, plan)
+        return
+    lab = open_lab(app)
+    session = lab.device(device)
+    announce(app, len(networks), estimate_s, session.spec.name)
+    results = lab.measure(networks, on=session, settings=chosen, folded=folded, seed=seed)
+    rows = [(lab.store.architecture_text(m.arch_id) or m.arch_id, m) for m in results]
+    run_id = results[0].run_id
+    answer = {
+        "device": session.spec.name,
+        "run": run_id,
+        "measurements": [_document(arch, m) for arch, m in rows],
+    }
+
+    def draw(console: Console) -> None:
+        from hwnas_sdk.cli.render import table
+
+        body = [
+            (arch, m.latency_ms, None if m.ci95_ms is None else f"±{m.ci95_ms:.2g}",
+             m.latency_p90_ms, m.peak_memory_mib, m.energy_mj, m.n_samples, m.status,
+             " ".join(m.flags))
+            for arch, m in rows
+        ]  # fmt: skip
+        columns = ("network", "latency ms", "95 %", "p90 ms", "peak MiB", "energy mJ", "samples",
+                   "status", "flags")  # fmt: skip
+        console.print(table(columns, body, title=f"{session.spec.name} ({session.origin})"))
+        console.print(f"run {run_id}; page: hwnas report {run_id}", markup=False)
+
+    app.show(answer, draw)
+    bad = [(arch, m) for arch, m in rows if m.status == "invalid"]
+    if bad:
+        arch, first = bad[0]
+        reason = first.details.get("error") or ", ".join(first.flags) or "no latency"
+        raise MeasurementError(
+            f"{session.spec.name}: {len(bad)} of {len(rows)} networks have no valid measurement; "
+            f"first {arch}: {reason}",
+            device_id=session.spec.id,
+            arch_id=first.arch_id,
+            code="invalid_measurements",
+            hint="see `hwnas doctor`; the invalid records are kept and shown in the report",
+        )
+
+
+def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Path | str]:
+    from hwnas_sdk.spaces import get_space
+
+    networks: list[Architecture | Path | str] = []
+    for target in targets:
+        kind, colon, name = target.partition(":")
+        if kind == "space" and colon:
+            networks += get_space(name).sample(n, seed=seed)
+        elif target.endswith(".onnx"):
+            networks.append(Path(target))
+        elif Path(target).is_file():
+            raise ConfigError(
+                f"{target} is a file, but its name does not end in .onnx",
+                code="bad_target",
+                hint="rename it, or convert the model to ONNX first",
+            )
+        else:
+            networks.append(get_space("nasbench201").decode(target))
+    return networks
+
+
+def _document(arch: str, m: Measurement) -> dict[str, Any]:
+    return {
+        "arch": arch,
+        "artifact_sha256": m.artifact_sha256,
+        "latency_ms": m.latency_ms,
+        "latency_p90_ms": m.latency_p90_ms,
+        "latency_iqr_ms": m.latency_iqr_ms,
+        "ci95_ms": m.ci95_ms,
+        "energy_mj": m.energy_mj,
+        "energy_reason": m.energy_reason,
+        "peak_memory_mib": m.peak_memory_mib,
+        "n_samples": m.n_samples,
+        "flags": m.flags,
+        "status": m.status,
+        "origin": m.origin,
+    }

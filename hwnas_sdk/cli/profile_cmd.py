@@ -1,0 +1,100 @@
+"""`hwnas profile`: how a device behaves on the reference networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.lab import announce, make_settings, open_lab, settings_options, show_plan
+from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command(short_help="Measure the reference networks on a device.")
+@click.argument("name", default="local")
+@click.option(
+    "--references",
+    type=click.Choice(["ours", "paper", "both"]),
+    default="ours",
+    show_default=True,
+    help="Reference set: ours (10 networks, designed for prediction), the papers' ten, or both.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the profile as YAML, the form of the shipped profiles.",
+)
+@settings_options
+@seed_option()
+@dry_run_option()
+@verb
+def profile(
+    app: App,
+    *,
+    name: str,
+    references: str,
+    output: Path | None,
+    settings: str,
+    threads: int,
+    seed: int,
+    dry_run: bool,
+) -> None:
+    """Measure the reference networks on device NAME, store and print its profile.
+
+    Searches and predictions for the device start from its newest profile. Interrupted, the same
+    command continues.
+    """
+    from hwnas_sdk.workflows.profile import reference_architectures, save_profile
+
+    chosen = make_settings(settings, threads)
+    n = len(reference_architectures(references))
+    estimate_s = n * chosen.estimated_s()
+    if dry_run:
+        plan = {"device": name, "references": references, "n_networks": n, "settings": settings,
+                "threads": threads, "estimated_board_s": estimate_s}  # fmt: skip
+        show_plan(app, plan)
+        return
+    lab = open_lab(app)
+    session = lab.device(name)
+    announce(app, n, estimate_s, session.spec.name)
+    result = lab.profile(session, references=references, settings=chosen, seed=seed)
+    if output is not None:
+        save_profile(result, output)
+    answer = {
+        "device": result.name,
+        "device_id": result.device_id,
+        "reference_set": result.reference_set,
+        "architectures": result.architectures,
+        "latency_ms": result.latency_ms,
+        "ci95_ms": result.ci95_ms,
+        "energy_mj": result.energy_mj,
+        "energy_reason": session.spec.power_reason,
+        "peak_memory_mib": result.peak_memory_mib,
+        "flags": result.flags,
+        "origin": result.origin,
+        "measured_at": result.measured_at,
+        "path": None if output is None else str(output),
+    }
+
+    def draw(console: Console) -> None:
+        from hwnas_sdk.cli.render import table
+
+        rows = zip(
+            result.architectures,
+            result.latency_ms,
+            (None if ci is None else f"±{ci:.2g}" for ci in result.ci95_ms),
+            result.peak_memory_mib,
+            strict=True,
+        )
+        title = f"{result.name}: reference set {result.reference_set} ({result.origin})"
+        console.print(table(("network", "latency ms", "95 %", "peak MiB"), rows, title=title))
+        if output is not None:
+            console.print(f"profile written to {output}", markup=False)
+
+    app.show(answer, draw)

@@ -1,0 +1,70 @@
+"""`hwnas verify`: a predicted front against the board."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.lab import (
+    announce,
+    draw_verdicts,
+    make_settings,
+    open_lab,
+    settings_options,
+    show_plan,
+)
+from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, verb
+from hwnas_sdk.core.errors import DataError
+
+
+@click.command(short_help="Measure the candidates of a search and compare.")
+@click.argument("front", type=click.Path(dir_okay=False, path_type=Path))
+@settings_options
+@folded_option(default=True)
+@device_option()
+@dry_run_option()
+@verb
+def verify(
+    app: App,
+    *,
+    front: Path,
+    settings: str,
+    threads: int,
+    folded: bool,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Measure the candidates in FRONT (written by 'hwnas search -o') and compare.
+
+    Measures the live graph, which is what one deploys, unless --unfolded. Interrupted, the same
+    command continues.
+    """
+    from hwnas_sdk.workflows.fronts import front_from_mapping, verdict_to_mapping
+
+    try:
+        candidates = front_from_mapping(json.loads(front.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not JSON"
+        raise DataError(
+            f"cannot read the front {front}: {reason}",
+            code="bad_front",
+            hint="write one with `hwnas search -o FRONT.json`",
+        ) from None
+    chosen = make_settings(settings, threads)
+    n = len(candidates.candidates)
+    if dry_run:
+        plan = {"device": device, "n_networks": n, "settings": settings, "folded": folded,
+                "estimated_board_s": n * chosen.estimated_s()}  # fmt: skip
+        show_plan(app, plan)
+        return
+    lab = open_lab(app)
+    session = lab.device(device)
+    announce(app, n, n * chosen.estimated_s(), session.spec.name)
+    verdict = lab.verify(candidates, on=session, settings=chosen, folded=folded)
+    app.show(
+        {"device": session.spec.name, **verdict_to_mapping(verdict)},
+        lambda console: draw_verdicts(console, [verdict]),
+    )

@@ -1,0 +1,1 @@
+"""Drivers open a session for one URI scheme; registered under the entry point ``hwnas.drivers``."""

@@ -1,0 +1,321 @@
+"""The device inventory: names for URIs, and how a name or URI becomes a session.
+
+The file is YAML, meant to be read and edited by people::
+
+    version: 1
+    devices:
+      pi4-shelf: {uri: "ssh://pi@10.0.0.7", note: "top shelf"}
+
+Two names are reserved. ``local`` is this machine; it is always there. ``fake`` is a pretend device
+for tests and demonstrations; it can always be opened and is never listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hwnas_sdk import _resources
+from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.devices.uri import DeviceUri
+
+RESERVED: Mapping[str, str] = {"local": "local:", "fake": "fake:"}
+"""Names that exist without being added, and their URIs."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_GROUP = "hwnas.drivers"
+
+
+class Driver(Protocol):
+    """What an entry point of the group ``hwnas.drivers`` is; its name is the URI scheme."""
+
+    def __call__(self, uri: DeviceUri, *, name: str) -> DeviceSession:
+        """Open the device at `uri`, which the user calls `name`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEntry:
+    """One line of the inventory."""
+
+    name: str
+    uri: str
+    note: str = ""
+
+
+class _Device(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    uri: str
+    note: str = ""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Literal[1] = 1
+    devices: dict[str, _Device] = {}
+
+
+class Inventory:
+    """The devices a user has named, kept in one file.
+
+    Every change is written whole to a new file that then takes the old one's place, under a lock,
+    so two processes lose nothing and a crash leaves the old or the new file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use the file at `path`; it need not exist."""
+        self._path = path
+
+    @classmethod
+    def default(cls) -> Inventory:
+        """The user's own inventory."""
+        return cls(_resources.inventory_path())
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    def list(self) -> tuple[DeviceEntry, ...]:
+        """All devices, ``local`` first.
+
+        Raises: ConfigError naming file and line when the file is damaged.
+        """
+        named = [
+            DeviceEntry(name, device.uri, device.note)
+            for name, device in sorted(self._load().devices.items())
+        ]
+        return (DeviceEntry("local", RESERVED["local"], "this machine"), *named)
+
+    def get(self, name: str) -> DeviceEntry:
+        """The device called `name`.
+
+        Raises: ConfigError for an unknown name, listing the known ones, the closest first.
+        """
+        if name in RESERVED:
+            return DeviceEntry(name, RESERVED[name])
+        known = {entry.name: entry for entry in self.list()}
+        if name in known:
+            return known[name]
+        close = difflib.get_close_matches(name, known, n=3)
+        others = [other for other in known if other not in close]
+        raise ConfigError(
+            f"unknown device {name!r}",
+            code="unknown_device",
+            hint=f"known: {', '.join([*close, *others])}; add one: hwnas devices add NAME URI",
+        )
+
+    def add(self, name: str, uri: str, *, note: str = "") -> DeviceEntry:
+        """Give the device at `uri` a name; the same name and URI again is fine.
+
+        Raises: ConfigError for a bad or taken name, a bad URI or an unknown scheme.
+        """
+        check_name(name)
+        if name in RESERVED:
+            raise ConfigError(f"the name {name!r} is reserved", hint="it needs no adding")
+        parsed = DeviceUri.parse(uri)
+        find_driver(parsed)
+        if parsed.scheme == "replay" and not parsed.path.startswith(("/", "~")):
+            # The entry must mean the same table from every folder it is used in.
+            uri = uri.replace(parsed.path, str(Path(parsed.path).resolve()), 1)
+        with self._changing() as content:
+            present = content.devices.get(name)
+            if present is not None and present.uri != uri:
+                raise ConfigError(
+                    f"there is a device {name!r} already: {present.uri}",
+                    code="device_exists",
+                    hint=f"hwnas devices remove {name}",
+                )
+            content.devices[name] = _Device(uri=uri, note=note)
+        return DeviceEntry(name, uri, note)
+
+    def remove(self, name: str) -> None:
+        """Forget a name; its measurements stay.
+
+        Raises: ConfigError when there is none or it is reserved.
+        """
+        if name in RESERVED:
+            raise ConfigError(f"{name!r} is always there and cannot be removed")
+        self.get(name)
+        with self._changing() as content:
+            content.devices.pop(name, None)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_File]:
+        """Read, let the caller change, write, while no other process of ours does."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                content = self._load()
+                yield content
+                self._save(content)
+        except OSError as exc:
+            raise ConfigError(f"{self._path} cannot be written: {exc.strerror}") from exc
+
+    def _load(self) -> _File:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return _File()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"{self._path} cannot be read: {exc}") from exc
+        try:
+            content = _File.model_validate(yaml.safe_load(text) or {})
+            for name in content.devices:
+                if not _NAME.fullmatch(name) or name in RESERVED:
+                    line = _line_of(text, ("devices", name))
+                    raise self._damaged(line, f"bad or reserved device name {name!r}")
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            problem = getattr(exc, "problem", None) or "not YAML"
+            raise self._damaged(mark.line + 1 if mark else 1, str(problem)) from exc
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise self._damaged(_line_of(text, first["loc"]), f"{where}: {first['msg']}") from exc
+        return content
+
+    def _damaged(self, line: int, problem: str) -> ConfigError:
+        return ConfigError(
+            f"{self._path}, line {line}: {problem}",
+            code="inventory_damaged",
+            hint="correct the line, or move the file away to start anew",
+        )
+
+    def _save(self, content: _File) -> None:
+        document = content.model_dump(exclude_defaults=False)
+        for device in document["devices"].values():
+            if not device["note"]:
+                del device["note"]
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        descriptor, scratch = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(scratch).replace(self._path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless `name` can name a device (it also names folders)."""
+    if not _NAME.fullmatch(name) or len(name) > 64:
+        raise ConfigError(
+            f"bad device name {name!r}",
+            hint="lower-case letters, digits, '_', '.', '-'; begins with a letter or digit",
+        )
+
+
+def schemes() -> tuple[str, ...]:
+    """URI schemes this installation can open."""
+    return tuple(sorted({*_builtin_drivers(), *(entry.name for entry in _plug_ins())}))
+
+
+def find_driver(uri: DeviceUri) -> Driver:
+    """Return what opens devices of `uri`'s scheme.
+
+    Raises: ConfigError for an unknown scheme or a plug-in that does not load.
+    """
+    builtin = _builtin_drivers().get(uri.scheme)
+    if builtin is not None:
+        return builtin()
+    for entry in _plug_ins():
+        if entry.name == uri.scheme:
+            try:
+                driver: Driver = entry.load()
+            except Exception as exc:
+                raise ConfigError(
+                    f"the driver for {uri.scheme!r} ({entry.value}) does not load: {exc}"
+                ) from exc
+            return driver
+    raise ConfigError(
+        f"scheme {uri.scheme!r} is not supported by this version",
+        code="unknown_scheme",
+        hint=f"known: {', '.join(schemes())}",
+    )
+
+
+def open_session(
+    name_or_uri: str, *, inventory: Inventory | None = None, on_event: EventSink = ignore
+) -> DeviceSession:
+    """Open the device called `name_or_uri` in the inventory, or the one at that URI.
+
+    Raises: ConfigError for an unknown name or scheme, DeviceError when it cannot be opened.
+    """
+    if ":" in name_or_uri:
+        uri = DeviceUri.parse(name_or_uri)
+        name = _name_for(uri)
+    else:
+        entry = (inventory or Inventory.default()).get(name_or_uri)
+        uri, name = DeviceUri.parse(entry.uri), entry.name
+    driver = find_driver(uri)
+    on_event(Event(f"open {name}", message=f"opening {name}", data={"uri": uri.text}))
+    return driver(uri, name=name)
+
+
+def _name_for(uri: DeviceUri) -> str:
+    """A device name for a URI given without one: a table's column, else the scheme."""
+    text = uri.fragment if uri.scheme == "replay" else uri.scheme
+    name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")
+    return name[:64] or uri.scheme
+
+
+def _plug_ins() -> list[Any]:
+    return list(entry_points(group=_GROUP))
+
+
+def _builtin_drivers() -> dict[str, Callable[[], Driver]]:
+    """Our own drivers, found without installed metadata and imported on first use."""
+
+    def local() -> Driver:
+        from hwnas_sdk.devices.drivers.x86 import open_local
+
+        return open_local
+
+    def replay() -> Driver:
+        from hwnas_sdk.devices.drivers.replay import open_replay
+
+        return open_replay
+
+    def fake() -> Driver:
+        from hwnas_sdk.devices.drivers.fake import open_fake
+
+        return open_fake
+
+    return {"local": local, "replay": replay, "fake": fake}
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> int:
+    """Line (from 1) of the deepest part of `location` that exists in the YAML `text`."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 1
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == str(part):
+                line, node = key.start_mark.line + 1, value
+                break
+        else:
+            break
+    return line

@@ -1,0 +1,1 @@
+"""From a `LayerGraph` to files a board can run, and the cache that keeps them. No torch here."""

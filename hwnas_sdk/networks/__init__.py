@@ -1,0 +1,1 @@
+"""Layer graphs as torch modules. Everything here needs torch."""

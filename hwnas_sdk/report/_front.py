@@ -1,0 +1,122 @@
+"""The verified front in words: which network to take, and how far the prediction can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwnas_sdk.core.flags import INVALIDATING
+from hwnas_sdk.core.types import VerifiedCandidate
+from hwnas_sdk.report.data import ReportData
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A candidate with a valid measurement and where it stands on the page."""
+
+    candidate: VerifiedCandidate
+    measured_ms: float
+    round_index: int
+    position: int
+
+    @property
+    def anchor(self) -> str:
+        """Identity of its row in the table."""
+        return anchor(self.round_index, self.position)
+
+
+def anchor(round_index: int, position: int) -> str:
+    """Identity of a candidate's table row."""
+    return f"c{round_index + 1}-{position + 1}"
+
+
+def valid_ms(candidate: VerifiedCandidate) -> float | None:
+    """Latency of a candidate if it may be used: present, finite, no invalidating flag."""
+    value = candidate.measured_ms
+    if value is None or not math.isfinite(value) or INVALIDATING.keys() & set(candidate.flags):
+        return None
+    return value
+
+
+def measured_candidates(data: ReportData) -> list[Measured]:
+    """Every candidate with a valid measurement; of one measured in several rounds, the latest."""
+    latest: dict[str, Measured] = {}
+    for r, round_data in enumerate(data.rounds):
+        for i, candidate in enumerate(round_data.verdict.candidates):
+            value = valid_ms(candidate)
+            if value is not None:
+                latest[candidate.arch_id] = Measured(candidate, value, r, i)
+    return list(latest.values())
+
+
+def staircase(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points (latency_ms, error_pct) no other one beats, fastest first."""
+    order = sorted(range(len(points)), key=lambda i: points[i])
+    kept: list[int] = []
+    for i in order:
+        if not kept or points[i][1] < points[kept[-1]][1]:
+            kept.append(i)
+    return kept
+
+
+def verified_front(data: ReportData) -> list[Measured]:
+    """The measured front of the whole run, fastest first.
+
+    One round: as its verdict says (it may have had more objectives). Several: the members of the
+    rounds' fronts that survive in error and latency.
+    """
+    front = [m for m in measured_candidates(data) if m.candidate.on_measured_front]
+    points = [(m.measured_ms, m.candidate.error_pct) for m in front]
+    if len(data.rounds) <= 1:
+        return [front[i] for i in sorted(range(len(front)), key=lambda i: points[i])]
+    return [front[i] for i in staircase(points)]
+
+
+def knee(front: Sequence[Measured]) -> Measured | None:
+    """The front's point furthest below the line between its two ends; None below three points.
+
+    Both axes are scaled to the front's own range first, so units do not matter.
+    """
+    if len(front) < 3:
+        return None
+    fast, accurate = front[0], front[-1]
+    span_ms = accurate.measured_ms - fast.measured_ms
+    span_pct = fast.candidate.error_pct - accurate.candidate.error_pct
+    if span_ms <= 0 or span_pct <= 0:
+        return None
+
+    def gain(point: Measured) -> float:
+        x = (point.measured_ms - fast.measured_ms) / span_ms
+        y = (point.candidate.error_pct - accurate.candidate.error_pct) / span_pct
+        return 1.0 - x - y
+
+    best = max(front[1:-1], key=gain)
+    return best if gain(best) > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One recommended network: why, and which."""
+
+    role: str
+    why: str
+    point: Measured
+
+
+def picks(data: ReportData) -> list[Pick]:
+    """Fastest, knee and most accurate network of the verified front, without repeats."""
+    front = verified_front(data)
+    if not front:
+        return []
+    if len(front) == 1:
+        return [Pick("Best", "no other measured network is faster or more accurate", front[0])]
+    chosen = [Pick("Fastest", "lowest measured latency of the front", front[0])]
+    middle = knee(front)
+    if middle is not None:
+        chosen.append(
+            Pick("Best compromise", "the knee: beyond it, accuracy costs most time", middle)
+        )
+    accurate = min(front, key=lambda m: (m.candidate.error_pct, m.measured_ms))
+    chosen.append(Pick("Most accurate", "lowest predicted error of the front", accurate))
+    return chosen

@@ -1,0 +1,159 @@
+"""One offline HTML page per run: no script, no font, no request; light and dark by the reader's choice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.report import plots
+from hwnas_sdk.report._answer import answer
+from hwnas_sdk.report._front import measured_candidates
+from hwnas_sdk.report._rows import (
+    FlagView,
+    flag_views,
+    model_views,
+    reference_views,
+    round_view,
+)
+from hwnas_sdk.report._text import flattened
+from hwnas_sdk.report.cell import DRAWN, legend_svg
+from hwnas_sdk.report.data import HypervolumePoint, ReportData
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+PROVENANCE_DEFAULTS = {
+    "error_pct": "predicted by a model; no network of this report was trained and tested",
+    "predicted_ms": "predicted by the latency model before the candidates were measured",
+}
+
+KIND_TITLES = {
+    "quickstart": "Quickstart",
+    "loop": "Measure-and-learn loop",
+    "verify": "Verified front",
+    "profile": "Device profile",
+    "measure": "Measurement",
+}
+
+
+def render_template(name: str, **context: Any) -> str:
+    """Fill a template of this package; every value is escaped unless it is our own markup."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    css = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return environment.get_template(name).render(css=Markup(css), **context)  # noqa: S704 - ours
+
+
+def both_widths(draw: plots.Draw, name: str) -> Markup:
+    """A plot drawn for a screen and for a phone; the style sheet shows one of them."""
+    wide = draw(name=f"{name}-w", width_in=plots.WIDE_IN)
+    narrow = draw(name=f"{name}-n", width_in=plots.NARROW_IN)
+    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(wide, narrow)
+
+
+def render_report(data: ReportData) -> str:
+    """The page as text; equal data gives equal bytes."""
+    return render_template(
+        "report.html.j2",
+        data=data,
+        kind_title=KIND_TITLES[data.kind],
+        answer=answer(data),
+        plots=_plots(data),
+        rounds=[round_view(data, i) for i in range(len(data.rounds))],
+        references=() if data.profile is None else reference_views(data.profile),
+        models=model_views(data),
+        flags=_all_flags(data),
+        operators=[(legend_svg(name), op.words) for name, op in DRAWN.items()],
+        hypervolume=_hypervolume(data),
+        provenance={**PROVENANCE_DEFAULTS, **data.provenance} if data.rounds else data.provenance,
+        energy_reason=_energy_reason(data),
+        drift_limit_pct=plots.drift_limit_pct(str(data.device.get("machine", "bare"))),
+        device_rows=flattened(data.device),
+        environment_rows=flattened(data.environment),
+        settings_rows=flattened(data.settings),
+    )
+
+
+def write_report(data: ReportData, path: Path) -> Path:
+    """Render and write the page; a reader never sees half of it.
+
+    Raises: DataError when the file cannot be written.
+    """
+    return write_text(render_report(data), path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write a page through a temporary file in the same folder and a rename.
+
+    Raises: DataError when the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise DataError(
+            f"cannot write the report {path}: {exc.strerror or exc}",
+            code="report_not_written",
+            hint="choose another place, or free some space",
+        ) from exc
+    return path
+
+
+def _plots(data: ReportData) -> dict[str, Markup]:
+    drawn: dict[str, Markup] = {}
+    for i in range(len(data.rounds)):
+        if data.rounds[i].verdict.candidates:
+            drawn[f"front{i}"] = both_widths(plots.front_drawer(data, i), f"front{i}")
+    measured = measured_candidates(data)
+    if len(data.rounds) > 1 and measured:
+        drawn["union"] = both_widths(plots.union_drawer(data, measured), "union")
+    if measured:
+        drawn["scatter"] = both_widths(plots.scatter_drawer(data), "scatter")
+    if data.drift:
+        drawn["drift"] = both_widths(plots.drift_drawer(data), "drift")
+    if len(data.rounds) > 1:
+        drawn["hypervolume"] = both_widths(plots.hypervolume_drawer(_hypervolume(data)), "hv")
+    for i, model in enumerate(data.models):
+        blocks = [block for block in model.blocks_ms if block]
+        if blocks:
+            drawn[f"model{i}"] = both_widths(plots.distribution_drawer(blocks), f"model{i}")
+    return drawn
+
+
+def _hypervolume(data: ReportData) -> tuple[HypervolumePoint, ...]:
+    return data.hypervolume or tuple(
+        HypervolumePoint(
+            label=r.label,
+            predicted=r.verdict.hypervolume_predicted,
+            measured=r.verdict.hypervolume_measured,
+        )
+        for r in data.rounds
+    )
+
+
+def _all_flags(data: ReportData) -> tuple[FlagView, ...]:
+    found = [f for r in data.rounds for c in r.verdict.candidates for f in c.flags]
+    found += [f for m in data.models for f in m.measurement.flags]
+    found += data.profile.flags if data.profile else ()
+    return flag_views(sorted(found), data.flags_explained)
+
+
+def _energy_reason(data: ReportData) -> str:
+    return data.energy_reason or str(data.device.get("power_reason") or "not recorded")

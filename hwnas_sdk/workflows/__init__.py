@@ -1,0 +1,1 @@
+"""What a person asks for: measure, profile, search, verify, loop, report, bench."""

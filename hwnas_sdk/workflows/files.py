@@ -1,0 +1,43 @@
+"""Writing files so that a killed process or a full disk leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from hwnas_sdk.core.errors import DataError
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably, all or nothing.
+
+    Raises: DataError (`no_space` or `not_writable`) that names the file.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as exc:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DataError(
+            f"cannot write {path}: {exc.strerror}",
+            code="no_space" if full else "not_writable",
+            hint="free some disk space" if full else "choose another path with -o",
+        ) from exc
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8); see `write_bytes_atomic`."""
+    write_bytes_atomic(path, text.encode())

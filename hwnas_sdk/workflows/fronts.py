@@ -1,0 +1,98 @@
+"""Fronts and verdicts as JSON: what the store keeps and the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.core.types import Architecture, Candidate, ParetoFront, Verdict, VerifiedCandidate
+
+
+def front_to_mapping(front: ParetoFront) -> dict[str, Any]:
+    """Plain JSON object; `front_from_mapping` reads it back."""
+    head = asdict(front)
+    head["objectives"] = list(front.objectives)
+    head["candidates"] = [
+        {
+            "arch": c.arch,
+            "genotype": list(c.architecture.genotype),
+            "values": dict(c.values),
+            "sd": dict(c.sd),
+            "origin": dict(c.origin),
+        }
+        for c in front.candidates
+    ]
+    return head
+
+
+def front_from_mapping(data: Mapping[str, Any]) -> ParetoFront:
+    """Inverse of `front_to_mapping`.
+
+    Raises: DataError when a key is missing or wrong.
+    """
+    try:
+        candidates = tuple(
+            Candidate(
+                architecture=Architecture(data["space"], tuple(int(g) for g in row["genotype"])),
+                arch=row["arch"],
+                values=dict(row["values"]),
+                sd=dict(row["sd"]),
+                origin=dict(row["origin"]),
+            )
+            for row in data["candidates"]
+        )
+        values = {**data, "candidates": candidates, "objectives": tuple(data["objectives"])}
+        return ParetoFront(**values)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DataError(f"not a stored front: {exc}", code="bad_front") from None
+
+
+def front_rows(front: ParetoFront) -> list[dict[str, Any]]:
+    """Rows of the command line's ``front``: arch, error_pct, latency_ms, energy_mj, origin."""
+    return [
+        {
+            "arch": c.arch,
+            "error_pct": c.values.get("error_pct"),
+            "latency_ms": c.values.get("latency_ms"),
+            "latency_sd_ms": c.sd.get("latency_ms"),
+            "energy_mj": c.values.get("energy_mj"),
+            "peak_memory_mib": c.values.get("memory_mib"),
+            "origin": "predicted",
+        }
+        for c in front.candidates
+    ]
+
+
+def verdict_to_mapping(verdict: Verdict) -> dict[str, Any]:
+    """Plain JSON object of a verdict; keys of the command line's ``verify``."""
+    data = asdict(verdict)
+    data["candidates"] = [
+        {**asdict(row), "flags": list(row.flags)} for row in verdict.candidates
+    ]
+    data["hypervolume_reference"] = list(verdict.hypervolume_reference)
+    data["dominated_after_measuring"] = list(verdict.dominated_after_measuring)
+    return data
+
+
+def verdict_from_mapping(data: Mapping[str, Any]) -> Verdict:
+    """Inverse of `verdict_to_mapping`.
+
+    Raises: DataError when a key is missing or wrong.
+    """
+    try:
+        rows = tuple(
+            VerifiedCandidate(**{**row, "flags": tuple(row["flags"])}) for row in data["candidates"]
+        )
+        error, latency = data["hypervolume_reference"]
+        return Verdict(
+            **{
+                **data,
+                "candidates": rows,
+                "hypervolume_reference": (float(error), float(latency)),
+                "dominated_after_measuring": tuple(data["dominated_after_measuring"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DataError(f"not a stored verdict: {exc}", code="bad_verdict") from None

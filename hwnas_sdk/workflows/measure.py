@@ -1,0 +1,262 @@
+"""Measuring many networks on one device so that nothing is lost and nothing is done twice.
+
+Done is derived from the store: an item of a run is done when its valid measurement is there. Work
+is handed to the board in jobs of `settings.group_size` networks. A job is written to the store
+before the board hears of it and struck off after its results are stored, so a host that was killed
+finds its open jobs again and asks the board's journal for what became of them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
+from hwnas_sdk.core.errors import MeasurementError
+from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.settings import MeasureSettings
+from hwnas_sdk.core.types import Architecture, Artifact, Measurement
+from hwnas_sdk.devices.jobs import JobItem, JobResult, MeasureJob
+from hwnas_sdk.devices.records import measurements_of
+from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.export.cache import ArtifactCache
+from hwnas_sdk.export.exporter import export_architecture
+from hwnas_sdk.spaces import SearchSpace
+from hwnas_sdk.store.sqlite import MeasurementStore
+
+MAX_ATTEMPTS = 3
+SENTINEL_ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"  # noqa: E501
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One network to measure.
+
+    Attributes:
+        item: key inside the run; the same key is measured once.
+        arch_id: identity of the architecture or file.
+        arch: what a person calls it (official string or file name).
+        make_artifact: returns the deployable file; called only when it is needed.
+        architecture: the architecture, None for a user's own file.
+    """
+
+    item: str
+    arch_id: str
+    arch: str
+    make_artifact: Callable[[], Artifact]
+    architecture: Architecture | None = None
+
+
+def architecture_target(
+    space: SearchSpace,
+    architecture: Architecture,
+    *,
+    cache: ArtifactCache,
+    folded: bool,
+    batch: int = 1,
+    prefix: str = "",
+) -> Target:
+    """Target for a member of a space, exported with seeded random weights when needed."""
+
+    def make() -> Artifact:
+        return export_architecture(space, architecture, cache=cache, folded=folded, batch=batch)
+
+    arch = space.encode(architecture)
+    kind = "folded" if folded else "unfolded"
+    return Target(f"{prefix}{architecture.id}/{kind}", architecture.id, arch, make, architecture)
+
+
+def artifact_target(artifact: Artifact, name: str, *, prefix: str = "") -> Target:
+    """Target for a file that exists already."""
+    item = f"{prefix}{artifact.arch_id}"
+    return Target(item, artifact.arch_id, name, lambda: artifact)
+
+
+@dataclass
+class BoardTime:
+    """Board seconds spent, by what they were spent on, and how many there may be.
+
+    `host_s` is wall time of the whole work; `overhead_s` is what neither warm-up nor timed
+    inference (sentinels included) explains.
+    """
+
+    limit_s: float | None = None
+    warmup_s: float = 0.0
+    timed_s: float = 0.0
+    sentinel_s: float = 0.0
+    load_s: float = 0.0
+    wall_s: float = 0.0
+    host_s: float = 0.0
+    n_networks: int = 0
+
+    def add(self, result: JobResult) -> None:
+        """Book one job."""
+        self.warmup_s += result.warmup_s
+        self.timed_s += result.timed_s
+        self.sentinel_s += result.sentinel_s
+        self.load_s += result.load_s
+        self.wall_s += result.wall_s
+        self.n_networks += len(result.items)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of warm-up and timed inference, the sentinel's included."""
+        return self.warmup_s + self.timed_s + self.sentinel_s
+
+    @property
+    def overhead_s(self) -> float:
+        """Wall seconds that were neither warm-up nor timed inference."""
+        return max(0.0, self.host_s - self.busy_s)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the limit is reached."""
+        return self.limit_s is not None and self.wall_s >= self.limit_s
+
+
+@dataclass
+class Measurer:
+    """Measures targets on one device inside one run.
+
+    Args:
+        store: where results go; the only memory.
+        session: an open device.
+        run_id: the run all items belong to.
+        settings: how to measure.
+        sentinel: reference network measured beside each job to see drift, or None.
+        seed: seeds the block order.
+        on_event: hears of progress.
+    """
+
+    store: MeasurementStore
+    session: DeviceSession
+    run_id: str
+    settings: MeasureSettings
+    sentinel: Artifact | None = None
+    baseline_ms: float | None = None
+    seed: int = 0
+    on_event: EventSink = ignore
+    clock: Clock = SYSTEM_CLOCK
+    time: BoardTime = field(default_factory=BoardTime)
+
+    def measure(self, targets: Sequence[Target], *, task: str) -> dict[str, Measurement]:
+        """Measure what is not done yet; return the measurement of each target by item.
+
+        Invalid records are taken again, twice at most, and then kept as invalid. Targets that a
+        spent board-time limit left out are absent from the result.
+
+        Raises: DeviceError when the board fails; what it finished before that is stored.
+        """
+        started_s = self.clock.monotonic_s()
+        try:
+            return self._measure(targets, task)
+        finally:
+            self.time.host_s += self.clock.monotonic_s() - started_s
+
+    def _measure(self, targets: Sequence[Target], task: str) -> dict[str, Measurement]:
+        self.store.put_device(self.session.spec)
+        self.store.put_settings(self.settings)
+        self.recover()
+        wanted = {target.item: target for target in targets}
+        while True:
+            done = self.store.done_items(self.run_id)
+            open_items = [
+                item
+                for item in wanted
+                if item not in done and self.store.attempts(self.run_id, item) < MAX_ATTEMPTS
+            ]
+            self._progress(task, len(wanted) - len(open_items), len(wanted))
+            if not open_items or self.time.spent:
+                break
+            self._run_job([wanted[item] for item in open_items[: self.settings.group_size]])
+        return self.results(wanted)
+
+    def results(self, items: Iterable[str]) -> dict[str, Measurement]:
+        """Stored measurement of each item: the valid one, else the last attempt."""
+        best: dict[str, Measurement] = {}
+        for measurement in self.store.measurements(run_id=self.run_id):
+            known = best.get(measurement.item)
+            if known is None or known.status == "invalid":
+                best[measurement.item] = measurement
+        return {item: best[item] for item in items if item in best}
+
+    def recover(self) -> int:
+        """Fetch what the board finished for jobs of this run that the host never stored.
+
+        Returns the number of jobs found again.
+        """
+        found = 0
+        for job_id, payload in self.store.open_jobs(run_id=self.run_id):
+            job = MeasureJob.from_json(payload["job"])
+            self._say(f"asking {self.session.spec.name} what became of an interrupted job")
+            result = self.session.recover(job)
+            if result is not None:
+                found += 1
+                self._keep(job, result, payload["attempts"])
+            self.store.close_job(job_id)
+            self.session.forget(job_id)
+        return found
+
+    def _run_job(self, targets: Sequence[Target]) -> None:
+        items = []
+        for target in targets:
+            artifact = target.make_artifact() if self.session.needs_artifacts else None
+            self._register(target, artifact)
+            items.append(JobItem(target.item, target.arch_id, target.arch, artifact))
+        sentinel = self.sentinel if self.session.needs_artifacts else None
+        job = MeasureJob(uuid.uuid4().hex, tuple(items), self.settings, sentinel, self.seed)
+        attempts = {
+            item.item: self.store.attempts(self.run_id, item.item) + 1 for item in job.items
+        }
+        payload: dict[str, Any] = {"job": job.to_json(), "attempts": attempts}
+        self.store.put_job(
+            job.id, run_id=self.run_id, device_id=self.session.spec.id, payload=payload
+        )
+        result = self.session.measure(job, on_event=self.on_event)
+        self._keep(job, result, attempts)
+        self.store.close_job(job.id)
+        self.session.forget(job.id)
+
+    def _keep(self, job: MeasureJob, result: JobResult, attempts: Mapping[str, int]) -> None:
+        self.time.add(result)
+        records = measurements_of(
+            job,
+            result,
+            spec=self.session.spec,
+            origin=self.session.origin,
+            baseline_sentinel_ms=self.baseline_ms,
+            run_id=self.run_id,
+            attempt_of=attempts.__getitem__,
+        )
+        if not records:
+            raise MeasurementError(
+                f"{self.session.spec.name} finished a job without a single result",
+                device_id=self.session.spec.id,
+                hint="run it again with -v, or look at the board with `hwnas doctor`",
+                retryable=True,
+            )
+        for measurement, samples_ns in records:
+            self.store.add(measurement, samples_ns)
+        if self.baseline_ms is None:
+            sentinel_ms = [ms for m, _ in records for ms in m.details.get("sentinel_ms", ())]
+            if sentinel_ms:
+                self.baseline_ms = sorted(sentinel_ms)[len(sentinel_ms) // 2]
+
+    def _register(self, target: Target, artifact: Artifact | None) -> None:
+        arch = target.architecture
+        self.store.put_architecture(
+            target.arch_id,
+            space=arch.space if arch else "file",
+            arch=target.arch,
+            genotype=arch.genotype if arch else (),
+        )
+        if artifact is not None:
+            self.store.put_artifact(artifact)
+
+    def _progress(self, task: str, done: int, total: int) -> None:
+        self.on_event(Event(task, done, total))
+
+    def _say(self, message: str) -> None:
+        self.on_event(Event("device", message=message))

@@ -1,0 +1,304 @@
+"""From a stored run to the page a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import hwnas_sdk
+from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.core.types import DeviceSpec, Measurement, Verdict
+from hwnas_sdk.report.data import (
+    ComparisonPair,
+    ComparisonSide,
+    DriftPoint,
+    HypervolumePoint,
+    MeasuredModel,
+    ProfileData,
+    ReportData,
+    ReportKind,
+    RoundData,
+)
+from hwnas_sdk.report.html import render_comparison, render_report
+from hwnas_sdk.store.sqlite import MeasurementStore, Run
+from hwnas_sdk.workflows.files import write_text_atomic
+from hwnas_sdk.workflows.fronts import verdict_from_mapping
+from hwnas_sdk.workflows.loop import union_hypervolume
+from hwnas_sdk.workflows.profile import profile_from_mapping
+
+REPORTED = ("quickstart", "loop", "verify", "profile", "measure")
+
+
+def write_run_report(store: MeasurementStore, run_id: str, path: Path) -> Path:
+    """Write the HTML page of a run, all or nothing; returns the absolute path.
+
+    Raises: DataError for an unknown run, one that is not finished or has nothing to show.
+    """
+    data = report_data(store, store.get_run(run_id))
+    write_text_atomic(path, render_report(data))
+    return path.resolve()
+
+
+def report_data(store: MeasurementStore, run: Run) -> ReportData:
+    """Gather what the page of `run` shows.
+
+    Raises: DataError; see `write_run_report`.
+    """
+    if run.kind not in REPORTED:
+        raise DataError(
+            f"run {run.id} is a {run.kind!r} run; there is no page for that",
+            code="no_report",
+            hint=f"kinds with a page: {', '.join(REPORTED)}",
+        )
+    measurements = store.measurements(run_id=run.id)
+    if run.finished_at is None or not measurements:
+        raise DataError(
+            f"run {run.id} ({run.kind}) is not finished",
+            code="run_unfinished",
+            hint="give the command that started it again; it continues where it stopped",
+        )
+    result: Mapping[str, Any] = run.result or {}
+    verdicts = _verdicts(run.kind, result)
+    spec = _device(store, measurements[0].device_id)
+    profile = result.get("profile") if run.kind in ("loop", "quickstart") else None
+    if run.kind == "profile":
+        profile = result
+    models: tuple[MeasuredModel, ...] = ()
+    if run.kind == "measure":
+        models = tuple(_model(store, m) for m in measurements)
+    settings = run.plan.get("settings", {})
+    return ReportData(
+        title=_title(run.kind, spec),
+        run_id=run.id,
+        kind=cast("ReportKind", run.kind),
+        command=_command(run, spec),
+        sdk_version=hwnas_sdk.__version__,
+        created_at=run.created_at,
+        device=asdict(spec),
+        environment=measurements[0].environment,
+        settings=settings,
+        seed=run.seed,
+        rounds=tuple(RoundData(verdict=v, label=f"Round {v.round}") for v in verdicts),
+        measurement_origin=measurements[0].origin,
+        profile=(
+            ProfileData.from_profile(profile_from_mapping(profile, where=f"run {run.id}"))
+            if profile
+            else None
+        ),
+        drift=_drift(measurements),
+        models=models,
+        provenance=_provenance(result),
+        artifacts=_artifacts(store, measurements),
+        hypervolume=_hypervolume(verdicts),
+        energy_reason=_energy_reason(spec, measurements),
+        notes=_notes(measurements, result),
+    )
+
+
+def _verdicts(kind: str, result: Mapping[str, Any]) -> list[Verdict]:
+    if kind == "verify":
+        return [verdict_from_mapping(result)]
+    return [verdict_from_mapping(data) for data in result.get("verdicts", ())]
+
+
+def _device(store: MeasurementStore, device_id: str) -> DeviceSpec:
+    return next(spec for spec in store.devices() if spec.id == device_id)
+
+
+def _title(kind: str, spec: DeviceSpec) -> str:
+    what = {
+        "quickstart": "Best networks on",
+        "loop": "Best networks on",
+        "verify": "Verified networks on",
+        "profile": "Profile of",
+        "measure": "Measurements on",
+    }[kind]
+    return f"{what} {spec.name}"
+
+
+def _command(run: Run, spec: DeviceSpec) -> str:
+    plan = run.plan
+    seed = f" --seed {run.seed}" if run.seed is not None else ""
+    settings = plan.get("settings", {}).get("name", "quick")
+    match run.kind:
+        case "quickstart":
+            return f"hwnas quickstart{seed}"
+        case "loop":
+            return (
+                f"hwnas loop --device {spec.name} --rounds {plan.get('rounds')} "
+                f"--settings {settings}{seed}"
+            )
+        case "profile":
+            return (
+                f"hwnas profile {spec.name} --references {plan.get('references')} "
+                f"--settings {settings}{seed}"
+            )
+        case "verify":
+            return f"hwnas verify FRONT.json --device {spec.name} --settings {settings}"
+        case _:
+            return f"hwnas measure TARGET... --device {spec.name} --settings {settings}{seed}"
+
+
+def _drift(measurements: Sequence[Measurement]) -> tuple[DriftPoint, ...]:
+    """Sentinel blocks of all jobs, once per job (its networks share them)."""
+    jobs: dict[str, Measurement] = {}
+    for m in measurements:
+        if m.details.get("sentinel_ms"):
+            jobs.setdefault(str(m.details.get("job", m.measured_at)), m)
+    ordered = sorted(jobs.items(), key=lambda entry: entry[1].measured_at)
+    if not ordered:
+        return ()
+    start = datetime.fromisoformat(ordered[0][1].measured_at)
+    points = []
+    for job, m in ordered:
+        at_s = (datetime.fromisoformat(m.measured_at) - start).total_seconds()
+        times = m.details.get("sentinel_t_s") or [0.0] * len(m.details["sentinel_ms"])
+        points += [
+            DriftPoint(t_s=at_s + float(t), sentinel_ms=float(ms), job=job)
+            for t, ms in zip(times, m.details["sentinel_ms"], strict=True)
+        ]
+    return tuple(points)
+
+
+def _model(store: MeasurementStore, m: Measurement) -> MeasuredModel:
+    blocks = tuple(tuple((block / 1e6).tolist()) for block in store.samples_ns(m))
+    return MeasuredModel(
+        name=store.architecture_text(m.arch_id) or m.arch_id, measurement=m, blocks_ms=blocks
+    )
+
+
+def _provenance(result: Mapping[str, Any]) -> dict[str, str]:
+    known = result.get("front_provenance", {})
+    return {key: str(value) for key, value in known.items()}
+
+
+def _artifacts(store: MeasurementStore, measurements: Sequence[Measurement]) -> dict[str, str]:
+    return {
+        store.architecture_text(m.arch_id) or m.arch_id: m.artifact_sha256
+        for m in measurements
+        if m.artifact_sha256
+    }
+
+
+def _hypervolume(verdicts: Sequence[Verdict]) -> tuple[HypervolumePoint, ...]:
+    return tuple(
+        HypervolumePoint(
+            label=f"Round {verdict.round}",
+            predicted=verdict.hypervolume_predicted,
+            measured=verdict.hypervolume_measured,
+            measured_so_far=union_hypervolume(verdicts[: i + 1]),
+        )
+        for i, verdict in enumerate(verdicts)
+    )
+
+
+def _energy_reason(spec: DeviceSpec, measurements: Sequence[Measurement]) -> str:
+    reasons = {m.energy_reason for m in measurements if m.energy_reason}
+    return ", ".join(sorted(reasons)) or spec.power_reason or "energy was not asked for"
+
+
+def _notes(measurements: Sequence[Measurement], result: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
+    invalid = sum(m.status == "invalid" for m in measurements)
+    if invalid:
+        notes.append(
+            f"{invalid} of {len(measurements)} measurements were invalid and are in no figure; "
+            "they were taken again up to twice"
+        )
+    if result.get("stopped") == "board time":
+        notes.append("the run stopped because its board time was spent")
+    if result.get("stopped") == "no gain":
+        notes.append("the run stopped because a round gained no more hypervolume")
+    return tuple(notes)
+
+
+# --- two runs side by side ------------------------------------------------------------------------
+
+
+def compare_runs(store: MeasurementStore, first_id: str, second_id: str) -> list[ComparisonPair]:
+    """Networks that both runs measured, the first run's order.
+
+    Folded and unfolded networks are different networks. Invalid measurements are shown as missing.
+    Raises: DataError when a run is unknown or they have no network in common.
+    """
+    first, second = (_by_network(store, run_id) for run_id in (first_id, second_id))
+    common = [key for key in first if key in second]
+    if not common:
+        raise DataError(
+            f"runs {first_id} and {second_id} have no network in common",
+            code="nothing_to_compare",
+            hint="measure the same networks in both (same --seed, both --folded or --unfolded)",
+        )
+    pairs = []
+    for key in common:
+        a, b = first[key], second[key]
+        pairs.append(
+            ComparisonPair(
+                arch=store.architecture_text(a.arch_id) or a.arch_id,
+                a_ms=a.latency_ms if a.status == "valid" else None,
+                b_ms=b.latency_ms if b.status == "valid" else None,
+                a_ci95_ms=a.ci95_ms,
+                b_ci95_ms=b.ci95_ms,
+                a_flags=a.flags,
+                b_flags=b.flags,
+            )
+        )
+    return pairs
+
+
+def _by_network(store: MeasurementStore, run_id: str) -> dict[str, Measurement]:
+    """Best record of each network of a run, keyed by architecture and folding."""
+    run = store.get_run(run_id)
+    best: dict[str, Measurement] = {}
+    for m in store.measurements(run_id=run.id):
+        kind = m.item.rpartition("/")[2]
+        key = f"{m.arch_id}/{kind}" if kind in ("folded", "unfolded") else m.arch_id
+        if key not in best or best[key].status == "invalid":
+            best[key] = m
+    return best
+
+
+def worst_regression_pct(pairs: Sequence[ComparisonPair]) -> float | None:
+    """Largest slow-down of the second run beyond both confidence intervals; 0 when none is clear.
+
+    None when no network has a valid measurement in both runs.
+    """
+    changes = [pair for pair in pairs if pair.change_pct is not None]
+    if not changes:
+        return None
+    return max((float(p.change_pct or 0.0) for p in changes if p.is_clear), default=0.0)
+
+
+def comparison_side(store: MeasurementStore, run_id: str, label: str) -> ComparisonSide:
+    """What the comparison page says of one of its runs.
+
+    Raises: DataError for an unknown run or one without measurements.
+    """
+    run = store.get_run(run_id)
+    measurements = store.measurements(run_id=run.id)
+    if not measurements:
+        raise DataError(f"run {run.id} has no measurements", code="empty_run")
+    return ComparisonSide(
+        label=label,
+        run_id=run.id,
+        created_at=run.created_at,
+        sdk_version=hwnas_sdk.__version__,
+        device=asdict(_device(store, measurements[0].device_id)),
+        environment=measurements[0].environment,
+        settings=run.plan.get("settings", {}),
+        origin=measurements[0].origin,
+    )
+
+
+def write_comparison(
+    store: MeasurementStore, first_id: str, second_id: str, path: Path
+) -> Path:
+    """Write the HTML page that shows two runs side by side; returns the absolute path."""
+    pairs = compare_runs(store, first_id, second_id)
+    a = comparison_side(store, first_id, "A")
+    b = comparison_side(store, second_id, "B")
+    write_text_atomic(path, render_comparison(a, b, tuple(pairs)))
+    return path.resolve()

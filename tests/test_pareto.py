@@ -150,8 +150,8 @@ def test_empty_sets():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda bad: pareto.ranks(bad),
-        lambda bad: pareto.non_dominated_mask(bad),
+        pareto.ranks,
+        pareto.non_dominated_mask,
         lambda bad: pareto.hypervolume(bad, [1.0, 1.0]),
         lambda bad: pareto.hypervolume([[0.0, 0.0]], bad[0]),
         lambda bad: pareto.gd(bad, [[0.0, 0.0]]),

@@ -102,7 +102,11 @@ def main() -> int:
         home = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         home.mkdir(parents=True, exist_ok=True)
         report = soak(options, home)
-    print(json.dumps(report, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in report.items()))
+    print(
+        json.dumps(report, indent=2)
+        if options.json
+        else "\n".join(f"{k}: {v}" for k, v in report.items())
+    )
     return 1 if report["lost"] or report["repeated"] or report["store_problems"] else 0
 
 
@@ -172,7 +176,9 @@ def judge(
 ) -> dict[str, object]:
     """Compare the two witnesses."""
     in_store = Counter(item for _, item, _ in stored)
-    valid = Counter((run, item) for (run, item, _), (status, _, _) in stored.items() if status == "valid")
+    valid = Counter(
+        (run, item) for (run, item, _), (status, _, _) in stored.items() if status == "valid"
+    )
     on_board = finished_on_board(kept)
     lost += [f"board: {item}" for item, n in on_board.items() if in_store[item] < n]
     repeated = [f"store: {item}" for (_, item), n in valid.items() if n > 1]

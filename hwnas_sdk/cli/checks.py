@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,22 @@ class Check:
     detail: str
     fix: str = ""
     exit_code: int = 0
+
+
+def guarded(
+    name: str, run: Callable[[], Iterable[Check]], *, exit_code: int = 3
+) -> Iterator[Check]:
+    """Findings of `run`; on a machine so broken that `run` itself fails, that is the finding."""
+    try:
+        yield from run()
+    except Exception as exc:  # noqa: BLE001  whatever is broken, the other checks must run
+        yield Check(
+            name=name,
+            ok=False,
+            detail=f"cannot be checked: {type(exc).__name__}: {exc}",
+            fix="reinstall hwnas-sdk; if that does not help, report this line",
+            exit_code=exit_code,
+        )
 
 
 def check_python() -> Check:
@@ -134,7 +150,7 @@ def check_store(path: Path) -> Check:
         return Check(name="store", ok=True, detail=f"none yet; will be {path}", exit_code=6)
     try:
         with MeasurementStore.open(path, read_only=True) as store:
-            problems = [str(problem) for problem in store.check()]
+            problems = store.check()
     except HwnasError as exc:
         return Check(name="store", ok=False, detail=exc.message, fix=exc.hint, exit_code=6)
     return Check(

@@ -128,15 +128,8 @@ class App:
 
         Raises: DataError when it cannot be opened, or is not there and `read_only`.
         """
-        from hwnas_sdk.core.errors import DataError
         from hwnas_sdk.store.sqlite import MeasurementStore
 
-        if read_only and not self.store_path.is_file():
-            raise DataError(
-                f"there is no store at {self.store_path}",
-                code="no_store",
-                hint="'hwnas measure' or 'hwnas quickstart' creates it; --db names another one",
-            )
         return self.keep_open(MeasurementStore.open(self.store_path, read_only=read_only))
 
     def inventory(self) -> Inventory:

@@ -50,7 +50,7 @@ def add(app: App, *, name: str, uri: str, no_probe: bool) -> None:
     """Add the board NAME at URI, once it has answered. A board that does not is not added."""
     inventory = app.inventory()
     was_there = any(entry.name == name for entry in inventory.list())
-    uri = inventory.add(name, _with_absolute_path(uri)).uri
+    uri = inventory.add(name, _with_absolute_paths(uri)).uri
     if no_probe:
         app.show(
             {"name": name, "uri": uri},
@@ -127,14 +127,17 @@ def clean(app: App, *, name: str) -> None:
     )
 
 
-def _with_absolute_path(uri: str) -> str:
-    """Keep a table's path valid in other folders than the present one."""
+def _with_absolute_paths(uri: str) -> str:
+    """Keep a replay device's tables valid in other folders than the present one."""
     from hwnas_sdk.devices.uri import DeviceUri
 
     parsed = DeviceUri.parse(uri)
-    if parsed.scheme != "replay" or Path(parsed.path).is_absolute():
+    if parsed.scheme != "replay":
         return uri
-    return uri.replace(parsed.path, str(Path(parsed.path).absolute()), 1)
+    for text in (parsed.path, parsed.options.get("energy_table", "")):
+        if text and not Path(text).is_absolute():
+            uri = uri.replace(text, str(Path(text).expanduser().absolute()), 1)
+    return uri
 
 
 def _remember(app: App, session: DeviceSession) -> None:
@@ -145,6 +148,7 @@ def _remember(app: App, session: DeviceSession) -> None:
 def _row(name: str, uri: str, spec: DeviceSpec | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "uri": uri, "id": spec.id if spec else None}
     row |= {key: getattr(spec, key, None) for key in _COLUMNS}
+    row["memory_mib"] = row["memory_mib"] or None  # a table has none
     row["quiet"] = spec.details.get("quiet") if spec else None
     return row
 

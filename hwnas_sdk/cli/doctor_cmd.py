@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -55,32 +56,39 @@ def _run_checks(app: App, device_names: tuple[str, ...]) -> Iterator[Check]:
     from hwnas_sdk._resources import artifact_cache_path
     from hwnas_sdk.cli import checks, checks_machine
 
-    yield checks.check_python()
-    yield checks.check_packages()
-    yield checks.check_store(app.store_path)
-    yield checks.check_cache(artifact_cache_path())
-    yield checks.check_agent()
-    yield checks.check_runtime()
-    yield checks.check_report()
-    yield checks_machine.check_virtualisation()
-    yield checks_machine.check_governor()
-    yield checks_machine.check_priority()
-    yield checks_machine.check_load()
-    yield checks_machine.check_power()
-    yield checks_machine.check_clock()
+    for name, run in (
+        ("python", checks.check_python),
+        ("packages", checks.check_packages),
+        ("store", lambda: checks.check_store(app.store_path)),
+        ("cache", lambda: checks.check_cache(artifact_cache_path())),
+        ("agent", checks.check_agent),
+        ("runtime", checks.check_runtime),
+        ("report", checks.check_report),
+        ("virtualisation", checks_machine.check_virtualisation),
+        ("cpu governor", checks_machine.check_governor),
+        ("priority", checks_machine.check_priority),
+        ("load", checks_machine.check_load),
+        ("power sensor", checks_machine.check_power),
+        ("clock", checks_machine.check_clock),
+    ):
+        yield from checks.guarded(name, partial(_alone, run))
     yield from _run_board_checks(app, device_names)
 
 
+def _alone(run: Callable[[], Check]) -> list[Check]:
+    return [run()]
+
+
 def _run_board_checks(app: App, device_names: tuple[str, ...]) -> Iterator[Check]:
-    from hwnas_sdk.cli.checks import Check
-    from hwnas_sdk.cli.checks_board import check_board
+    from hwnas_sdk.cli import checks
+    from hwnas_sdk.cli.checks_board import EXIT_BOARD, check_board
 
     names = device_names
     if not names:
         try:
             names = tuple(entry.name for entry in app.inventory().list())
         except HwnasError as exc:
-            yield Check(
+            yield checks.Check(
                 name="inventory",
                 ok=False,
                 detail=exc.message,
@@ -89,7 +97,8 @@ def _run_board_checks(app: App, device_names: tuple[str, ...]) -> Iterator[Check
             )
             return
     for name in names:
-        yield from check_board(app, name)
+        run = partial(check_board, app, name)
+        yield from checks.guarded(f"board {name}", run, exit_code=EXIT_BOARD)
 
 
 def _level(check: Check) -> str:

@@ -105,7 +105,7 @@ def measure(
     bad = [(arch, m) for arch, m in rows if m.status == "invalid"]
     if bad:
         arch, first = bad[0]
-        reason = first.details.get("error") or ", ".join(first.flags) or "no latency"
+        reason = first.details.get("error_message") or ", ".join(first.flags) or "no latency"
         raise MeasurementError(
             f"{session.spec.name}: {len(bad)} of {len(rows)} networks have no valid measurement; "
             f"first {arch}: {reason}",

@@ -50,7 +50,8 @@ def profile(
     Searches and predictions for the device start from its newest profile. Interrupted, the same
     command continues.
     """
-    from hwnas_sdk.workflows.profile import reference_architectures, save_profile
+    from hwnas_sdk.workflows.profile import reference_architectures
+    from hwnas_sdk.workflows.profile_file import save_profile
 
     chosen = make_settings(settings, threads)
     n = len(reference_architectures(references))

@@ -34,7 +34,7 @@ def list_runs(app: App, *, kind: str | None, limit: int) -> None:
     'hwnas report' and 'hwnas compare' take the id or a unique start of it.
     """
     store = app.store(read_only=True)
-    newest = sorted(store.runs(kind), key=lambda run: run.created_at, reverse=True)[:limit]
+    newest = store.runs(kind)[:limit]
     rows = [
         {
             "id": run.id,

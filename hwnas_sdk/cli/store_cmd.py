@@ -24,7 +24,7 @@ def store() -> None:
 @verb
 def info(app: App) -> None:
     """Show what the store holds: schema, rows of each kind, size."""
-    content = {"store": str(app.store_path), **app.store(read_only=True).info()}
+    content = app.store(read_only=True).info()
 
     def draw(console: Console) -> None:
         from hwnas_sdk.cli.render import facts
@@ -38,7 +38,7 @@ def info(app: App) -> None:
 @verb
 def check(app: App) -> None:
     """Look for damage: pages, references, sample blobs, values. Exit 6 when there is some."""
-    problems = [str(problem) for problem in app.store(read_only=True).check()]
+    problems = app.store(read_only=True).check(on_event=app.progress)
 
     def draw(console: Console) -> None:
         for problem in problems:

@@ -68,20 +68,7 @@ class AgentSession(DeviceSession):
         self._channel = transport.start()
         self._wire = Wire(self._channel, device_id=name)
         try:
-            self._hello = self._wire.request(
-                "hello",
-                timeout_s=self._timeouts.start_s,
-                protocol=[PROTOCOL_VERSION, PROTOCOL_VERSION],
-                owner=owner,
-            )
-            if self._hello.get("protocol") != PROTOCOL_VERSION:
-                raise DeviceError(
-                    f"the agent on {name!r} speaks protocol {self._hello.get('protocol')!r}, "
-                    f"not {PROTOCOL_VERSION}",
-                    device_id=name,
-                    code="protocol_version",
-                    hint="update hwnas-sdk on this host",
-                )
+            self._hello = self._greet()
             self.spec = self._spec_of(self.probe(), uri=uri)
         except BaseException:
             self.close()
@@ -104,13 +91,7 @@ class AgentSession(DeviceSession):
         request = {
             "lease": lease,
             "job": job.id,
-            "options": {
-                "runtime": job.settings.runtime,
-                "threads": job.settings.threads,
-                "affinity": "auto",
-                "nice": -20,
-                "providers": None,
-            },
+            "options": _options_of(job),
             "settings": job.settings.to_json(),
             "items": items,
             "sentinel": self._push_sentinel(job.sentinel),
@@ -123,9 +104,10 @@ class AgentSession(DeviceSession):
             self._request("measure", **request)
             clocks = self._follow(job, assembler, on_event, job_s=deadline_s)
         except BaseException as exc:
-            self._abandon(job.id, exc)
+            _LOG.info("leaving job %s on %s: %r", job.id, self._name, exc)
+            self._abandon(job.id)
             raise
-        environment = {"measured_at": started_at, "requested": request["options"], **clocks}
+        environment = {"measured_at": started_at, "requested": _options_of(job), **clocks}
         return self._complete(job, assembler.result(extra_environment=environment), bad)
 
     def recover(self, job: MeasureJob, *, on_event: EventSink = ignore) -> JobResult | None:
@@ -142,6 +124,7 @@ class AgentSession(DeviceSession):
             return None
         environment = {
             "measured_at": self._clock.now().isoformat(timespec="milliseconds"),
+            "requested": _options_of(job),
             "recovered": True,
         }
         return assembler.result(extra_environment=environment)
@@ -173,6 +156,24 @@ class AgentSession(DeviceSession):
         self._channel.close(grace_s=grace_s)
         self._wire.join(timeout_s=1.0)
 
+    def _greet(self) -> Message:
+        """Exchange versions with the agent."""
+        hello = self._wire.request(
+            "hello",
+            timeout_s=self._timeouts.start_s,
+            protocol=[PROTOCOL_VERSION, PROTOCOL_VERSION],
+            owner=self._owner,
+        )
+        if hello.get("protocol") != PROTOCOL_VERSION:
+            raise DeviceError(
+                f"the agent on {self._name!r} speaks protocol {hello.get('protocol')!r}, "
+                f"not {PROTOCOL_VERSION}",
+                device_id=self._name,
+                code="protocol_version",
+                hint="update hwnas-sdk on this host",
+            )
+        return hello
+
     # --- leases -------------------------------------------------------------------------------
 
     def _take_lease(self, on_event: EventSink) -> str:
@@ -181,6 +182,7 @@ class AgentSession(DeviceSession):
             return self._lease
         began_s = self._clock.monotonic_s()
         announced = False
+        pause_s = self._timeouts.lease_poll_s
         while True:
             try:
                 reply = self._request("lease", owner=self._owner, ttl_s=60.0)
@@ -199,7 +201,8 @@ class AgentSession(DeviceSession):
                     message = f"{self._name} is busy: {who} (process {holder.get('pid')}), waiting"
                     _LOG.info(message)
                     on_event(Event(f"lease {self._name}", message=message, data=dict(holder)))
-                self._clock.sleep(min(self._timeouts.lease_poll_s, limit_s - waited_s))
+                self._clock.sleep(min(pause_s, limit_s - waited_s))
+                pause_s = min(1.5 * pause_s, 2.0)  # asking costs the measuring board a little
                 continue
             self._lease = str(reply["lease"])
             return self._lease
@@ -227,13 +230,7 @@ class AgentSession(DeviceSession):
         requests: list[Message] = []
         for entry in job.items:
             try:
-                if entry.artifact is None:
-                    raise DeviceError(
-                        f"item {entry.item!r} has no file to run",
-                        device_id=self._name,
-                        code="artifact_missing",
-                    )
-                path = self._transport.push(Path(entry.artifact.path), entry.artifact.sha256)
+                path = self._push(entry.artifact)
             except DeviceError as exc:
                 if exc.code not in {"artifact_corrupt", "artifact_missing"}:
                     raise
@@ -241,6 +238,7 @@ class AgentSession(DeviceSession):
                     item=entry.item, error_code=exc.code, error_message=exc.message
                 )
                 continue
+            assert entry.artifact is not None
             requests.append(
                 {
                     "item": entry.item,
@@ -252,11 +250,17 @@ class AgentSession(DeviceSession):
             )
         return bad, requests
 
+    def _push(self, artifact: Artifact | None) -> str:
+        if artifact is None:
+            raise DeviceError(
+                "the job names no file to run", device_id=self._name, code="artifact_missing"
+            )
+        return self._transport.push(Path(artifact.path), artifact.sha256)
+
     def _push_sentinel(self, sentinel: Artifact | None) -> Message | None:
         if sentinel is None:
             return None
-        path = self._transport.push(Path(sentinel.path), sentinel.sha256)
-        return {"sha256": sentinel.sha256, "path": path}
+        return {"sha256": sentinel.sha256, "path": self._push(sentinel)}
 
     @staticmethod
     def _complete(job: MeasureJob, result: JobResult, bad: Mapping[str, ItemResult]) -> JobResult:
@@ -334,11 +338,10 @@ class AgentSession(DeviceSession):
             )
         )
 
-    def _abandon(self, job_id: str, cause: BaseException) -> None:
+    def _abandon(self, job_id: str) -> None:
         """Stop a job nobody waits for any more, so that the board is free when we leave."""
-        if self._wire.broken is not None or isinstance(cause, AgentRefusedError):
+        if self._wire.broken is not None:
             return
-        _LOG.info("cancelling job %s on %s", job_id, self._name)
         with contextlib.suppress(DeviceError):
             self._request("cancel", job=job_id)
         self._wire.take_events()
@@ -362,3 +365,14 @@ class AgentSession(DeviceSession):
             return spec_from_probe(probe, self._hello, name=self._name, uri=uri)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             self._wire.fail_protocol(f"described its board incompletely: {exc!r}")
+
+
+def _options_of(job: MeasureJob) -> dict[str, Any]:
+    """What the board is asked to set; the answer says what it could."""
+    return {
+        "runtime": job.settings.runtime,
+        "threads": job.settings.threads,
+        "affinity": "auto",
+        "nice": -20,
+        "providers": None,
+    }

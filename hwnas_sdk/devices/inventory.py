@@ -15,23 +15,21 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hwnas_sdk import _resources
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.devices.uri import DeviceUri
+
+if TYPE_CHECKING:
+    from hwnas_sdk.devices.inventory_file import DeviceModel, InventoryFile
 
 RESERVED: Mapping[str, str] = {"local": "local:", "fake": "fake:"}
 """Names that exist without being added, and their URIs."""
@@ -55,20 +53,6 @@ class DeviceEntry:
     name: str
     uri: str
     note: str = ""
-
-
-class _Device(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    uri: str
-    note: str = ""
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    version: Literal[1] = 1
-    devices: dict[str, _Device] = {}
 
 
 class Inventory:
@@ -142,7 +126,7 @@ class Inventory:
                     code="device_exists",
                     hint=f"hwnas devices remove {name}",
                 )
-            content.devices[name] = _Device(uri=uri, note=note)
+            content.devices[name] = self._new(uri, note)
         return DeviceEntry(name, uri, note)
 
     def remove(self, name: str) -> None:
@@ -157,7 +141,7 @@ class Inventory:
             content.devices.pop(name, None)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[_File]:
+    def _changing(self) -> Iterator[InventoryFile]:
         """Read, let the caller change, write, while no other process of ours does."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,52 +153,28 @@ class Inventory:
         except OSError as exc:
             raise ConfigError(f"{self._path} cannot be written: {exc.strerror}") from exc
 
-    def _load(self) -> _File:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return _File()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"{self._path} cannot be read: {exc}") from exc
-        try:
-            content = _File.model_validate(yaml.safe_load(text) or {})
-            for name in content.devices:
-                if not _NAME.fullmatch(name) or name in RESERVED:
-                    line = _line_of(text, ("devices", name))
-                    raise self._damaged(line, f"bad or reserved device name {name!r}")
-        except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None)
-            problem = getattr(exc, "problem", None) or "not YAML"
-            raise self._damaged(mark.line + 1 if mark else 1, str(problem)) from exc
-        except ValidationError as exc:
-            first = exc.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise self._damaged(_line_of(text, first["loc"]), f"{where}: {first['msg']}") from exc
+    def _load(self) -> InventoryFile:
+        # pydantic and yaml cost more to import than the rest of the package together.
+        from hwnas_sdk.devices import inventory_file
+
+        content = inventory_file.load(self._path)
+        for name in content.devices:
+            if not _NAME.fullmatch(name) or name in RESERVED:
+                raise inventory_file.damaged(
+                    self._path, ("devices", name), f"bad or reserved device name {name!r}"
+                )
         return content
 
-    def _damaged(self, line: int, problem: str) -> ConfigError:
-        return ConfigError(
-            f"{self._path}, line {line}: {problem}",
-            code="inventory_damaged",
-            hint="correct the line, or move the file away to start anew",
-        )
+    @staticmethod
+    def _new(uri: str, note: str) -> DeviceModel:
+        from hwnas_sdk.devices.inventory_file import DeviceModel
 
-    def _save(self, content: _File) -> None:
-        document = content.model_dump(exclude_defaults=False)
-        for device in document["devices"].values():
-            if not device["note"]:
-                del device["note"]
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        descriptor, scratch = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(scratch).replace(self._path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        return DeviceModel(uri=uri, note=note)
+
+    def _save(self, content: InventoryFile) -> None:
+        from hwnas_sdk.devices import inventory_file
+
+        inventory_file.save(self._path, content)
 
 
 def check_name(name: str) -> None:
@@ -303,19 +263,3 @@ def _builtin_drivers() -> dict[str, Callable[[], Driver]]:
         return open_fake
 
     return {"local": local, "replay": replay, "fake": fake}
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> int:
-    """Line (from 1) of the deepest part of `location` that exists in the YAML `text`."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1
-    for part in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == str(part):
-                line, node = key.start_mark.line + 1, value
-                break
-        else:
-            break
-    return line

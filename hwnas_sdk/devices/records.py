@@ -117,7 +117,7 @@ def _measurement(
     if got.error_code is not None and not medians_ms.size:
         latency_ms = None
     ci95_ms = stats.ci_half_width(medians_ms)
-    flags = flags_of(context, got, medians_ms, samples_ms, latency_ms=latency_ms, ci95_ms=ci95_ms)
+    flags = _flags_of(context, got, medians_ms, samples_ms, latency_ms=latency_ms, ci95_ms=ci95_ms)
     has_tail = samples_ms.size >= P90_MIN_SAMPLES
     iqr_ms = None
     if samples_ms.size:
@@ -191,7 +191,7 @@ def _details(
     return details
 
 
-def flags_of(
+def _flags_of(
     context: _Context,
     got: ItemResult,
     medians_ms: NDArray[np.float64],

@@ -220,16 +220,15 @@ def _add(sink: NodeSink, layer: Layer, xs: list[str], out: str) -> None:
 
 @_emits("mul")
 def _mul(sink: NodeSink, layer: Layer, xs: list[str], out: str) -> None:
-    shapes = [sink.shapes[name] for name in layer.inputs]
     if len(xs) != 2:
         raise ExportError(f"layer {layer.name!r}: mul takes two inputs, got {len(xs)}")
+    left, right = (sink.shapes[name] for name in layer.inputs)
     factors = list(xs)
-    for i, (shape, other) in enumerate((shapes, shapes[::-1])):
-        if len(shape) == 1 and len(other) == 3:
-            axes = sink.axes((2, 3))
-            factors[i] = sink.node("Unsqueeze", [xs[i], axes], f"{out}/factor")
-        elif len(shape) != len(other) and len(shape) != 3:
-            raise ExportError(f"layer {layer.name!r}: mul cannot broadcast {shape} over {other}")
+    if left != right:
+        if {len(left), len(right)} != {1, 3} or left[0] != right[0]:
+            raise ExportError(f"layer {layer.name!r}: mul cannot broadcast {left} over {right}")
+        narrow = 0 if len(left) == 1 else 1  # (N, C) -> (N, C, 1, 1)
+        factors[narrow] = sink.node("Unsqueeze", [xs[narrow], sink.axes((2, 3))], f"{out}/factor")
     sink.node("Mul", factors, out)
 
 

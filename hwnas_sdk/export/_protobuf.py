@@ -63,7 +63,7 @@ def node(inputs: Sequence[str], output: str, rest: bytes) -> bytes:
 
 
 def tensor_head(name: str, shape: tuple[int, ...], data_type: int, n_bytes: int) -> bytes:
-    """TensorProto up to its elements, which follow as `n_bytes` in row-major little-endian order."""
+    """TensorProto up to its `n_bytes` of elements, which follow row by row, little-endian."""
     before, after = _tensor_frame(shape, data_type, n_bytes)
     return b"".join((before, _text(name), after))
 

@@ -94,6 +94,9 @@ class ArtifactCache:
     ) -> Artifact:
         """Store `data`; when it returns, its bytes survive a power cut. Idempotent.
 
+        Bytes that are there already keep their first description in the cache; the returned
+        artifact has the one given here.
+
         Args:
             data: the whole file.
             format: "onnx".

@@ -67,7 +67,9 @@ def export_architecture(
         cache: where the file goes.
         folded: the canonical live graph, or every operator (see `LayerGraph`).
         dataset: sets input shape and classes; None is the space's default.
-        weights: trained weights by parameter name; None makes random ones from `seed`.
+        weights: trained weights by parameter name; None makes random ones from `seed`. A folded
+            graph takes those of the unfolded one; outputs then agree where the batch norm of each
+            convolution without input maps 0 to 0 (random weights do).
         seed: of the random weights.
         batch: first dimension of the input.
 

@@ -3,7 +3,9 @@
 Features come in groups because a prior treats a group as one kind of effect: what every operator
 costs wherever it stands (`raw_counts`), what only operators on a path from input to output cost
 (`live_counts`, on runtimes that remove dead branches), where an operator stands, which operators
-compete or run in parallel, and how long the critical path is.
+compete or run in parallel, and how long the critical path is. Two groups describe which edges are
+``none``: converters for phones fold some dead branches away and keep others, depending on the
+whole pattern, so a dead operator may cost something under one pattern and nothing under another.
 """
 
 from __future__ import annotations
@@ -33,7 +35,6 @@ _PATH_WEIGHTS: Final[dict[str, tuple[float, ...]]] = {
     "conv3": (0.0, 0.0, 0.0, 1.0, 0.0),
     "cost": (0.0, 0.0, 0.3, 1.0, 0.4),
 }
-# The node (1 or 2) an edge enters or leaves changes its name when both nodes are swapped.
 _PAIRS: Final = ((_SKIP, _SKIP), (_SKIP, _CONV1), (_SKIP, _CONV3), (_SKIP, _POOL),
                  (_CONV1, _CONV1), (_CONV1, _CONV3), (_CONV1, _POOL),
                  (_CONV3, _CONV3), (_CONV3, _POOL), (_POOL, _POOL))  # fmt: skip
@@ -79,6 +80,32 @@ def _in_degree(mask: Bools) -> tuple[NDArray[np.int64], ...]:
     )
 
 
+def _pattern(genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Which edges are in use, as a number 0..63 (bit e = edge e), (n,)."""
+    powers = 2 ** np.arange(N_EDGES)
+    return ((np.asarray(genotypes) != _NONE) @ powers).astype(np.int64)
+
+
+def _live_patterns() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Patterns of live cells, and those among them that leave a used edge dead."""
+    bits = (np.arange(2**N_EDGES)[:, None] >> np.arange(N_EDGES)) & 1
+    live = live_edges(bits)
+    connected = live.any(axis=1)
+    dead = ((bits != 0) & ~live).any(axis=1)
+    return np.flatnonzero(connected), np.flatnonzero(connected & dead)
+
+
+_LIVE_PATTERNS, _PATTERNS_WITH_DEAD = _live_patterns()
+
+
+def _pattern_features(genotypes: NDArray[np.integer], dead_counts: Floats) -> tuple[Floats, Floats]:
+    """Indicators of the patterns (n, 47) and dead operator counts per pattern (n, 32 * 4)."""
+    pattern = _pattern(genotypes)[:, None]
+    indicators = (pattern == _LIVE_PATTERNS).astype(np.float64)
+    chosen = (pattern == _PATTERNS_WITH_DEAD).astype(np.float64)
+    return indicators, (chosen[:, :, None] * dead_counts[:, None, :]).reshape(len(pattern), -1)
+
+
 def _structure(genotypes: NDArray[np.integer], live: Bools) -> tuple[Floats, tuple[str, ...]]:
     used = genotypes != _NONE
     columns: list[Floats] = []
@@ -109,6 +136,10 @@ def _structure(genotypes: NDArray[np.integer], live: Bools) -> tuple[Floats, tup
     return np.stack(columns, axis=1), tuple(names)
 
 
+def _bits(pattern: int) -> str:
+    return "".join(str((pattern >> e) & 1) for e in range(N_EDGES))
+
+
 def _names() -> tuple[tuple[str, tuple[str, ...]], ...]:
     ops = _SHORT[1:]
     edges = [f"{op}_{s}{t}" for s, t in _EDGES for op in ops]
@@ -123,6 +154,11 @@ def _names() -> tuple[tuple[str, tuple[str, ...]], ...]:
         ("live_products", tuple(f"live_{pair}" for pair in pairs)),
         ("raw_edges", tuple(f"raw_{edge}" for edge in edges)),
         ("live_edges", tuple(f"live_{edge}" for edge in edges)),
+        ("patterns", tuple(f"pattern_{_bits(p)}" for p in _LIVE_PATTERNS)),
+        (
+            "pattern_dead",
+            tuple(f"pattern_{_bits(p)}_dead_{op}" for p in _PATTERNS_WITH_DEAD for op in ops),
+        ),
     )
 
 
@@ -153,6 +189,7 @@ def structural_features(genotypes: NDArray[np.integer]) -> Floats:
             _products(alive),
             _one_hot(raw_hot),
             _one_hot(live_hot),
+            *_pattern_features(genes, raw - alive),
         ],
         axis=1,
     )

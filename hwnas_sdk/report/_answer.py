@@ -60,7 +60,7 @@ def _front_answer(data: ReportData) -> Answer:
         return Answer(
             f"No answer yet: none of the {n} has a valid measurement on {device}.",
             (),
-            ("What is drawn below is prediction only; the flags in the table say what went wrong.",),
+            ("What is drawn below is prediction only; the flags in the table say why.",),
         )
     verb = "is" if len(front) == 1 else "are"
     trade = "trade-off" if len(front) == 1 else "trade-offs"
@@ -97,9 +97,9 @@ def _remarks(data: ReportData, chosen: list[Pick], n_invalid: int) -> list[str]:
         ratio = accurate.measured_ms / cheaper.measured_ms
         points = cheaper.candidate.error_pct - accurate.candidate.error_pct
         remarks.append(
-            f"{chosen[-2].role} {short_name(cheaper.candidate.arch)} runs {times(ratio)} as fast as "
-            f"the most accurate network and gives up {points:.2f} percentage points of predicted "
-            "accuracy."
+            f"{chosen[-2].role} {short_name(cheaper.candidate.arch)} runs {times(ratio)} as fast "
+            f"as the most accurate network and gives up {points:.2f} percentage points of "
+            "predicted accuracy."
         )
     verdict = data.rounds[-1].verdict
     where = f" ({data.rounds[-1].label})" if len(data.rounds) > 1 else ""
@@ -124,7 +124,7 @@ def _remarks(data: ReportData, chosen: list[Pick], n_invalid: int) -> list[str]:
 
 
 def _profile_headline(data: ReportData) -> str:
-    assert data.profile is not None  # noqa: S101 - the caller has looked
+    assert data.profile is not None
     known = [v for v in data.profile.latency_ms if v is not None]
     n = len(data.profile.architectures)
     if not known:
@@ -140,7 +140,9 @@ def _models_headline(data: ReportData) -> str:
     if len(data.models) == 1:
         m, name = data.models[0].measurement, short_name(data.models[0].name)
         if m.latency_ms is None or INVALIDATING.keys() & set(m.flags):
-            return f"{name} has no valid measurement on {device}: {', '.join(m.flags) or 'no flag'}."
+            return (
+                f"{name} has no valid measurement on {device}: {', '.join(m.flags) or 'no flag'}."
+            )
         return f"{name} takes {milliseconds(m.latency_ms, m.ci95_ms)} on {device} ({m.origin})."
     good = [
         m.measurement.latency_ms
@@ -149,4 +151,6 @@ def _models_headline(data: ReportData) -> str:
         and not INVALIDATING.keys() & set(m.measurement.flags)
     ]
     text = f"{len(good)} of {counted(len(data.models), 'network')} with a valid latency on {device}"
-    return f"{text}: {milliseconds(min(good))} to {milliseconds(max(good))}." if good else f"{text}."
+    return (
+        f"{text}: {milliseconds(min(good))} to {milliseconds(max(good))}." if good else f"{text}."
+    )

@@ -75,8 +75,8 @@ class RoundView:
 
 def flag_views(flags: Iterable[str], explained: Mapping[str, str]) -> tuple[FlagView, ...]:
     """Chips for `flags`, those that invalidate first."""
-    views = [FlagView(f, explain(f, explained), f in INVALIDATING) for f in dict.fromkeys(flags)]
-    return tuple(sorted(views, key=lambda v: not v.is_invalidating))
+    views = [FlagView(f, explain(f, explained), f in INVALIDATING) for f in set(flags)]
+    return tuple(sorted(views, key=lambda v: (not v.is_invalidating, v.name)))
 
 
 def shared_flags(groups: Sequence[Sequence[str]]) -> frozenset[str]:
@@ -91,8 +91,12 @@ def _standing(c: VerifiedCandidate, value: float | None, word: str) -> tuple[str
     if value is None:
         return "no valid measurement", "invalid"
     if c.on_measured_front:
-        return ("on the front", "on") if c.on_predicted_front else ("on the front, unforeseen", "on")
-    return (f"beaten once {word}", "beaten") if c.on_predicted_front else ("not on the front", "off")
+        return (
+            ("on the front", "on") if c.on_predicted_front else ("on the front, unforeseen", "on")
+        )
+    return (
+        (f"beaten once {word}", "beaten") if c.on_predicted_front else ("not on the front", "off")
+    )
 
 
 def round_view(data: ReportData, index: int) -> RoundView:
@@ -134,7 +138,7 @@ def round_view(data: ReportData, index: int) -> RoundView:
     return RoundView(
         label=round_data.label,
         rows=tuple(rows),
-        shared_flags=flag_views(sorted(common), data.flags_explained),
+        shared_flags=flag_views(common, data.flags_explained),
         spearman=number(verdict.spearman, 3),
         kendall=number(verdict.kendall, 3),
         mape=MISSING if verdict.mape_pct is None else f"{verdict.mape_pct:.1f} %",
@@ -143,7 +147,7 @@ def round_view(data: ReportData, index: int) -> RoundView:
         n_tied_pairs=verdict.n_tied_pairs,
         hypervolume_predicted=number(verdict.hypervolume_predicted, 4),
         hypervolume_measured=number(verdict.hypervolume_measured, 4),
-        hypervolume_box=f"{error_box:.4g} % error × {latency_box:.4g} ms",
+        hypervolume_box=f"{error_box:.4g} % error \N{MULTIPLICATION SIGN} {latency_box:.4g} ms",
     )
 
 

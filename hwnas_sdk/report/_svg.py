@@ -113,7 +113,7 @@ def inline_svg(
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     view_box = _VIEW_BOX.search(text)
-    assert view_box is not None  # noqa: S101 - matplotlib always writes one
+    assert view_box is not None
     root = (
         f'<svg class="plot" viewBox="{view_box.group(1)}" role="img" aria-label="{escape(label)}">'
     )

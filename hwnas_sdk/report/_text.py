@@ -10,22 +10,15 @@ from hwnas_sdk.core.errors import SpaceError
 from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
-MISSING = "–"
-
-ORIGIN_WORDS = {
-    "measured": "measured",
-    "imported": "imported",
-    "simulated": "simulated",
-    "predicted": "predicted",
-}
+MISSING = "\N{EN DASH}"
 
 
 def decimals_for(values: Iterable[float | None]) -> int:
-    """Decimals that give the smallest value of a column three to four significant digits."""
+    """Decimals for a column: two, more where the smallest value needs them for three digits."""
     sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v]
     if not sizes:
         return 2
-    return min(6, max(1, 2 - math.floor(math.log10(min(sizes)))))
+    return min(6, max(2, 2 - math.floor(math.log10(min(sizes)))))
 
 
 def number(value: float | None, decimals: int) -> str:

@@ -17,30 +17,32 @@ from hwnas_sdk.spaces.nasbench201 import EDGES, OPERATORS, NasBench201
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """How one operator is drawn: CSS class, label on the edge, words for legend and screen reader."""
+    """How one operator is drawn: CSS class, label on the edge, words for the screen reader."""
 
     css: str
     label: str
     words: str
 
 
+_3X3, _1X1 = "3\N{MULTIPLICATION SIGN}3", "1\N{MULTIPLICATION SIGN}1"
+
 DRAWN: dict[str, Operator] = {
-    "nor_conv_3x3": Operator("op3", "3×3", "3×3 convolution"),
-    "nor_conv_1x1": Operator("op1", "1×1", "1×1 convolution"),
-    "avg_pool_3x3": Operator("opp", "pool", "3×3 average pooling"),
+    "nor_conv_3x3": Operator("op3", _3X3, f"{_3X3} convolution"),
+    "nor_conv_1x1": Operator("op1", _1X1, f"{_1X1} convolution"),
+    "avg_pool_3x3": Operator("opp", "pool", f"{_3X3} average pooling"),
     "skip_connect": Operator("ops", "skip", "skip connection"),
 }
 
-_NODES = (("in", 13), ("1", 69), ("2", 125), ("out", 181))
-_Y = 44
+_NODES = (("in", 12), ("1", 74), ("2", 136), ("out", 198))
+_Y = 46
 # Path and label position of each edge, in px; arcs keep the six edges free of crossings.
 _PATHS: dict[tuple[int, int], tuple[str, int, int]] = {
-    (0, 1): ("M24 44H58", 41, 44),
-    (1, 2): ("M80 44H114", 97, 44),
-    (2, 3): ("M136 44H170", 153, 44),
-    (0, 2): ("M20 36Q69 8 118 36", 69, 22),
-    (0, 3): ("M15 33Q97 -22 179 33", 97, 5),
-    (1, 3): ("M76 52Q125 80 174 52", 125, 66),
+    (0, 1): ("M23 46H63", 43, 46),
+    (1, 2): ("M85 46H125", 105, 46),
+    (2, 3): ("M147 46H187", 167, 46),
+    (0, 2): ("M18 37Q74 9 130 37", 74, 23),
+    (0, 3): ("M13 35Q105 -23 197 35", 105, 6),
+    (1, 3): ("M80 55Q136 83 192 55", 136, 69),
 }
 
 
@@ -83,12 +85,12 @@ def cell_svg(arch: str) -> Markup | None:
         ends = f"{_NODES[edge[0]][0]} to {_NODES[edge[1]][0]}"
         words.append(f"{ends}: {op.words}{'' if edge in live else ' (unused)'}")
     nodes = "".join(
-        f'<circle cx="{x}" cy="{_Y}" r="11"/><text class="node" x="{x}" y="{_Y}">{text}</text>'
+        f'<circle cx="{x}" cy="{_Y}" r="10.5"/><text class="node" x="{x}" y="{_Y}">{text}</text>'
         for text, x in _NODES
     )
     spoken = escape("; ".join(words) or "no operator at all")
     return Markup(  # noqa: S704 - built from constants and escaped text only
-        f'<svg class="cell" viewBox="0 -4 194 82" role="img" aria-label="cell: {spoken}">'
+        f'<svg class="cell" viewBox="0 -2 210 79" role="img" aria-label="cell: {spoken}">'
         f"<title>{spoken}</title>{''.join(lines)}{nodes}{''.join(labels)}</svg>"
     )
 

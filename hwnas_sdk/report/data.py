@@ -1,4 +1,4 @@
-"""What a report is made of. Frozen, plain values only: whoever builds it has already read the store.
+"""What a report is made of. Frozen, plain values only: its builder has already read the store.
 
 Every number on the page comes from here with its unit in its name; `None` means not measured.
 """
@@ -83,7 +83,7 @@ class HypervolumePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredModel:
-    """One network of a ``measure`` report; `blocks_ms` are the single inferences, block by block."""
+    """One network of a ``measure`` report; `blocks_ms`: single inferences, block by block."""
 
     name: str
     measurement: Measurement

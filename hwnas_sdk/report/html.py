@@ -1,16 +1,18 @@
-"""One offline HTML page per run: no script, no font, no request; light and dark by the reader's choice."""
+"""One offline HTML page per run: no script, no font, no request; light and dark."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
 from hwnas_sdk.core.errors import DataError
-from hwnas_sdk.report import plots
+from hwnas_sdk.report import _run_plots, plots
 from hwnas_sdk.report._answer import answer
+from hwnas_sdk.report._figure import NARROW_IN, WIDE_IN
 from hwnas_sdk.report._front import measured_candidates
 from hwnas_sdk.report._rows import (
     FlagView,
@@ -55,15 +57,23 @@ def render_template(name: str, **context: Any) -> str:
     return environment.get_template(name).render(css=Markup(css), **context)  # noqa: S704 - ours
 
 
-def both_widths(draw: plots.Draw, name: str) -> Markup:
+class Draw(Protocol):
+    """A plot waiting for the name that prefixes its ids and for its width."""
+
+    def __call__(self, *, name: str, width_in: float) -> Markup:
+        """Draw it."""
+
+
+def both_widths(draw: Draw, name: str) -> Markup:
     """A plot drawn for a screen and for a phone; the style sheet shows one of them."""
-    wide = draw(name=f"{name}-w", width_in=plots.WIDE_IN)
-    narrow = draw(name=f"{name}-n", width_in=plots.NARROW_IN)
+    wide = draw(name=f"{name}-w", width_in=WIDE_IN)
+    narrow = draw(name=f"{name}-n", width_in=NARROW_IN)
     return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(wide, narrow)
 
 
 def render_report(data: ReportData) -> str:
     """The page as text; equal data gives equal bytes."""
+    candidates = [c for r in data.rounds for c in r.verdict.candidates]
     return render_template(
         "report.html.j2",
         data=data,
@@ -78,7 +88,10 @@ def render_report(data: ReportData) -> str:
         hypervolume=_hypervolume(data),
         provenance={**PROVENANCE_DEFAULTS, **data.provenance} if data.rounds else data.provenance,
         energy_reason=_energy_reason(data),
-        drift_limit_pct=plots.drift_limit_pct(str(data.device.get("machine", "bare"))),
+        energy_missing=any(c.energy_mj is None for c in candidates),
+        memory_missing=any(c.peak_memory_mib is None for c in candidates),
+        models_energy_missing=any(m.measurement.energy_mj is None for m in data.models),
+        drift_limit_pct=_run_plots.drift_limit_pct(str(data.device.get("machine", "bare"))),
         device_rows=flattened(data.device),
         environment_rows=flattened(data.environment),
         settings_rows=flattened(data.settings),
@@ -98,16 +111,16 @@ def write_text(text: str, path: Path) -> Path:
 
     Raises: DataError when the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
+        with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        unfinished.replace(path)
     except OSError as exc:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise DataError(
             f"cannot write the report {path}: {exc.strerror or exc}",
             code="report_not_written",
@@ -120,20 +133,24 @@ def _plots(data: ReportData) -> dict[str, Markup]:
     drawn: dict[str, Markup] = {}
     for i in range(len(data.rounds)):
         if data.rounds[i].verdict.candidates:
-            drawn[f"front{i}"] = both_widths(plots.front_drawer(data, i), f"front{i}")
+            drawn[f"front{i}"] = both_widths(partial(plots.front_svg, data, i), f"front{i}")
     measured = measured_candidates(data)
     if len(data.rounds) > 1 and measured:
-        drawn["union"] = both_widths(plots.union_drawer(data, measured), "union")
+        drawn["union"] = both_widths(partial(plots.union_svg, data, measured), "union")
     if measured:
-        drawn["scatter"] = both_widths(plots.scatter_drawer(data), "scatter")
+        drawn["scatter"] = both_widths(partial(plots.scatter_svg, data), "scatter")
     if data.drift:
-        drawn["drift"] = both_widths(plots.drift_drawer(data), "drift")
+        drawn["drift"] = both_widths(partial(_run_plots.drift_svg, data), "drift")
     if len(data.rounds) > 1:
-        drawn["hypervolume"] = both_widths(plots.hypervolume_drawer(_hypervolume(data)), "hv")
+        drawn["hypervolume"] = both_widths(
+            partial(_run_plots.hypervolume_svg, _hypervolume(data), data.measurement_origin), "hv"
+        )
     for i, model in enumerate(data.models):
         blocks = [block for block in model.blocks_ms if block]
         if blocks:
-            drawn[f"model{i}"] = both_widths(plots.distribution_drawer(blocks), f"model{i}")
+            drawn[f"model{i}"] = both_widths(
+                partial(_run_plots.distribution_svg, blocks), f"model{i}"
+            )
     return drawn
 
 
@@ -152,7 +169,7 @@ def _all_flags(data: ReportData) -> tuple[FlagView, ...]:
     found = [f for r in data.rounds for c in r.verdict.candidates for f in c.flags]
     found += [f for m in data.models for f in m.measurement.flags]
     found += data.profile.flags if data.profile else ()
-    return flag_views(sorted(found), data.flags_explained)
+    return flag_views(found, data.flags_explained)
 
 
 def _energy_reason(data: ReportData) -> str:

@@ -1,4 +1,4 @@
-"""Opening the SQLite file: pragmas, whose file it is, and SQLite's errors as ours.
+"""Opening the SQLite file: whose file it is, its schema, its pragmas; and transactions.
 
 The file is never read or closed by any other means than SQLite in here: closing a second
 descriptor of a database drops the POSIX locks this process holds on it.
@@ -6,10 +6,8 @@ descriptor of a database drops the POSIX locks this process holds on it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +16,17 @@ from typing import Final
 
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Deadline
 from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.store.faults import (
+    no_store_error,
+    os_error_of,
+    primary_code,
+    sync_folder,
+    translated,
+)
 from hwnas_sdk.store.migrate import Migration, identify, migrate, verify
 
 BUSY_TIMEOUT_S: Final = 15.0
 MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
-_FEW_BYTES: Final = 1 << 20
 _WAL_LIMIT_BYTES: Final = 64 << 20
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ def open_connection(
 ) -> sqlite3.Connection:
     """Open, create or upgrade the store at `path`.
 
-    Raises: DataError; see `error_of`, and `not_a_store`, `foreign_database`, `no_store`,
+    Raises: DataError; see `faults.error_of`, and `not_a_store`, `foreign_database`, `no_store`,
         `schema_too_new`, `schema_too_old`, `migration_changed`.
     """
     if sqlite3.sqlite_version_info < MIN_SQLITE:
@@ -65,17 +69,22 @@ def _open_read_only(
     path: Path, busy_timeout_s: float, migrations: tuple[Migration, ...]
 ) -> sqlite3.Connection:
     if not path.exists():
-        raise _no_store(path)
+        raise no_store_error(path)
     options = "mode=ro"
-    if not os.access(path.parent, os.W_OK) and not _has_log(path):
+    if not os.access(path.parent, os.W_OK) and not _beside(path, "-shm").exists():
         # SQLite wants to create its shared index beside the file even for reading. Where that is
         # impossible nobody else of our rights can be writing either.
+        if _has_log(path):
+            raise DataError(
+                f"store {path} was not closed and lies in a folder that cannot be written",
+                code="store_read_only",
+                hint="copy it and its -wal file to a writable folder, and name it with --db",
+            )
         options = "mode=ro&immutable=1"
     with translated(path):
         connection = _connect(path, options, busy_timeout_s)
         try:
-            if _identify_or_refuse(connection, path) == 0:
-                raise _no_store(path)
+            _identify_or_refuse(connection, path)
             verify(connection, migrations, path=path)
             connection.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -99,12 +108,12 @@ def _connect(path: Path, options: str, busy_timeout_s: float) -> sqlite3.Connect
     return connection
 
 
-def _identify_or_refuse(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the schema version of the file, 0 for an empty one; refuse other people's."""
+def _identify_or_refuse(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse other people's files."""
     try:
         identity = identify(connection)
     except sqlite3.DatabaseError as exc:
-        if _primary(exc) != sqlite3.SQLITE_NOTADB:
+        if primary_code(exc) != sqlite3.SQLITE_NOTADB:
             raise
         raise DataError(
             f"{path} is not a measurement store (not even a SQLite file)",
@@ -117,7 +126,6 @@ def _identify_or_refuse(connection: sqlite3.Connection, path: Path) -> int:
             code="foreign_database",
             hint="name another file with --db; this one was left as it is",
         )
-    return identity.version
 
 
 def _write_ahead(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
@@ -129,7 +137,7 @@ def _write_ahead(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             break
         except sqlite3.OperationalError as exc:
-            if _primary(exc) != sqlite3.SQLITE_BUSY or deadline.expired:
+            if primary_code(exc) != sqlite3.SQLITE_BUSY or deadline.expired:
                 raise
             SYSTEM_CLOCK.sleep(0.01)
     if mode != "wal":
@@ -145,17 +153,17 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
-            descriptor = os.open(made.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(made.parent)
     except OSError as exc:
         raise os_error_of(exc, folder) from exc
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def _has_log(path: Path) -> bool:
-    log = path.with_name(path.name + "-wal")
+    log = _beside(path, "-wal")
     return log.exists() and log.stat().st_size > 0
 
 
@@ -170,103 +178,3 @@ def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # a full disk rolls back by itself
             connection.execute("ROLLBACK")
         raise
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into DataError."""
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise error_of(exc, path) from exc
-
-
-def error_of(error: sqlite3.Error, path: Path) -> DataError:
-    """Say what SQLite's error means for the store at `path`.
-
-    Codes: store_locked, no_space, store_damaged, store_read_only, cannot_open, store_io,
-    constraint, store.
-    """
-    match _primary(error):
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DataError(
-                f"store {path} is locked by another process",
-                code="store_locked",
-                hint="wait until the other hwnas command has finished, then run this one again",
-                retryable=True,
-            )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return DataError(
-                f"store {path} is damaged: {error}",
-                code="store_damaged",
-                hint="copy the file aside and restore a backup; 'sqlite3 FILE .recover' may help",
-            )
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return _read_only(path)
-        case sqlite3.SQLITE_CANTOPEN:
-            if not os.access(path.parent, os.W_OK):
-                return _read_only(path)
-            return DataError(
-                f"store {path} cannot be opened: {error}",
-                code="cannot_open",
-                hint="check that the path names a file you may read and write",
-            )
-        case sqlite3.SQLITE_CONSTRAINT:
-            return DataError(f"store {path} refused a row: {error}", code="constraint")
-        case code if code == sqlite3.SQLITE_FULL or _disk_is_full(path):
-            return _no_space(path)
-        case sqlite3.SQLITE_IOERR:
-            return DataError(
-                f"store {path}: the disk failed to read or write ({error})",
-                code="store_io",
-                hint="check the disk and the kernel log; nothing was half-written",
-            )
-        case _:
-            return DataError(f"store {path}: {error}", code="store")
-
-
-def os_error_of(error: OSError, path: Path) -> DataError:
-    """Say what the operating system's error means for a file or folder at `path`."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return _no_space(path)
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return _read_only(path)
-    return DataError(
-        f"{path}: {error.strerror or error}", code="cannot_open", hint="check the path"
-    )
-
-
-def _primary(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for errors of the Python layer."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _disk_is_full(path: Path) -> bool:
-    try:
-        return shutil.disk_usage(path.parent).free < _FEW_BYTES
-    except OSError:
-        return False
-
-
-def _no_space(path: Path) -> DataError:
-    return DataError(
-        f"no space left to write {path}",
-        code="no_space",
-        hint="free some space and run the same command again; nothing was half-written",
-    )
-
-
-def _read_only(path: Path) -> DataError:
-    return DataError(
-        f"{path} cannot be written: no permission, or a read-only disk",
-        code="store_read_only",
-        hint="name a writable file with --db, or set HWNAS_HOME to a writable folder",
-    )
-
-
-def _no_store(path: Path) -> DataError:
-    return DataError(
-        f"there is no store at {path}",
-        code="no_store",
-        hint="'hwnas measure' or 'hwnas quickstart' creates it; --db names another one",
-    )

@@ -18,6 +18,7 @@ from typing import Final
 from hwnas_sdk.core.clock import SYSTEM_CLOCK
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.ids import sha256_bytes
+from hwnas_sdk.store.faults import no_store_error
 
 APPLICATION_ID: Final = 0x68776E73  # "hwns", in the header of every store
 
@@ -43,7 +44,9 @@ class Migration:
             if sqlite3.complete_statement(statement):
                 yield statement
                 statement = ""
-        if any(line and not line.startswith("--") for line in map(str.strip, statement.split("\n"))):
+        if any(
+            line and not line.startswith("--") for line in map(str.strip, statement.split("\n"))
+        ):
             raise ValueError(f"migration {self.name} ends inside a statement")
 
 
@@ -115,20 +118,24 @@ def migrate(
     try:
         version = identify(connection).version  # somebody may have been faster
         if version:
-            verify(connection, migrations[:version] or migrations, path=path)
+            verify(connection, migrations[:version], path=path)
         for migration in migrations[version:]:
             _apply(connection, migration)
-        if broken := connection.execute("PRAGMA foreign_key_check").fetchall():
-            raise DataError(
-                f"store {path} cannot be upgraded: {len(broken)} rows point to nothing",
-                code="upgrade_failed",
-                hint="'hwnas store check' of the version that wrote it lists them",
-            )
+        _check_references(connection, path)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _check_references(connection: sqlite3.Connection, path: Path) -> None:
+    if broken := connection.execute("PRAGMA foreign_key_check").fetchall():
+        raise DataError(
+            f"store {path} cannot be upgraded: {len(broken)} rows point to nothing",
+            code="upgrade_failed",
+            hint="'hwnas store check' of the version that wrote it lists them",
+        )
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
@@ -147,7 +154,7 @@ def verify(
 ) -> None:
     """Refuse a store whose recorded history is not exactly `migrations`.
 
-    Raises: DataError schema_too_new, schema_too_old, migration_changed, store_damaged.
+    Raises: DataError no_store, schema_too_new, schema_too_old, migration_changed, store_damaged.
     """
     version = identify(connection).version
     if version > len(migrations):
@@ -156,6 +163,8 @@ def verify(
             code="schema_too_new",
             hint="upgrade hwnas-sdk, or name another store with --db",
         )
+    if version == 0:
+        raise no_store_error(path)
     if version < len(migrations):
         raise DataError(
             f"store {path} has schema {version}, this program needs {len(migrations)}",

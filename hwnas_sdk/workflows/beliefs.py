@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.types import Architecture, Measurement
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
-from hwnas_sdk.predictors.memory import MemoryModel
+from hwnas_sdk.predictors.memory import MemoryModel, analytic_mib
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
 if TYPE_CHECKING:
@@ -90,11 +91,12 @@ class Beliefs:
         rel_sd = np.array([label.rel_sd or 0.0 for label in labels])
         weighed = [label for label in labels if label.peak_memory_mib is not None]
         memory = None
-        if len(weighed) >= 3:
-            graphs = [space.layers(label.architecture, folded=label.folded) for label in weighed]
-            memory = MemoryModel.fit(
-                graphs, np.array([float(label.peak_memory_mib or 0.0) for label in weighed])
-            )
+        if weighed:
+            sizes = [
+                _analytic_mib(space.layers(label.architecture, folded=label.folded))
+                for label in weighed
+            ]
+            memory = MemoryModel.fit(sizes, [float(x.peak_memory_mib or 0.0) for x in weighed])
         return cls(
             space=space,
             folded=folded,
@@ -104,9 +106,7 @@ class Beliefs:
             n_labels=len(labels),
         )
 
-    def predict(
-        self, genotypes: Genotypes, objectives: Sequence[str]
-    ) -> tuple[Values, Values]:
+    def predict(self, genotypes: Genotypes, objectives: Sequence[str]) -> tuple[Values, Values]:
         """Predicted value and standard deviation of each objective.
 
         Shapes: genotypes (n, d); both results (n, len(objectives)). Units: those of the objective
@@ -138,18 +138,15 @@ class Beliefs:
             hint="objectives: error, latency, memory (energy where the board has a sensor)",
         )
 
-    def _predict_memory(
-        self, genotypes: Genotypes, memory: MemoryModel
-    ) -> tuple[Values, Values]:
+    def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:
         # Building graphs is slow, so each distinct cell is built once.
         distinct, inverse = np.unique(genotypes, axis=0, return_inverse=True)
-        graphs = [
-            self.space.layers(arch, folded=self.folded and not self.space.is_dead(arch))
-            for arch in map(self.space.architecture, distinct)
+        sizes = [
+            _analytic_mib(self.space.layers(a, folded=self.folded and not self.space.is_dead(a)))
+            for a in map(self.space.architecture, distinct)
         ]
-        prediction = memory.predict(graphs)
-        inverse = inverse.reshape(-1)
-        return prediction.mean[inverse], prediction.sd[inverse]
+        mean = memory.predict(sizes)[inverse.reshape(-1)]
+        return mean, np.full(len(mean), memory.residual_sd_mib)
 
     def provenance(self) -> Mapping[str, str]:
         """Where each predicted value comes from, for reports."""
@@ -160,6 +157,10 @@ class Beliefs:
             "latency_ms": f"predicted from {self.n_labels} measurements on this device and a prior "
             "fitted on other devices",
         }
+
+
+def _analytic_mib(graph: LayerGraph) -> float:
+    return float(analytic_mib(graph.n_params, graph.peak_activation_elements))
 
 
 def features_of(labels: Sequence[Label], *, folded: bool) -> Values:

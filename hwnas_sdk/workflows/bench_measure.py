@@ -9,25 +9,23 @@ the log latencies over all sweeps, each sweep counted once.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.clock import SYSTEM_CLOCK
 from hwnas_sdk.core.errors import MeasurementError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.settings import MeasureSettings, settings_preset
-from hwnas_sdk.core.types import Measurement
+from hwnas_sdk.devices.jobs import JobResult
+from hwnas_sdk.devices.quality import quiet_verdict
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
-from hwnas_sdk.export.exporter import export_architecture
-from hwnas_sdk.predictors.metrics import kendall_tau_b
+from hwnas_sdk.export.exporter import export_architecture, export_cold
+from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
 from hwnas_sdk.workflows.measure import SENTINEL_ARCH, Measurer, architecture_target
@@ -43,7 +41,7 @@ class Sweep:
     latency_ms: NDArray[np.float64]  # NaN where no valid measurement was obtained
     busy_s: float
     host_s: float
-    records: Sequence[Measurement] = field(repr=False, default=())
+    jobs: Sequence[JobResult] = field(repr=False, default=())
 
 
 def run_bench_measure(
@@ -67,9 +65,11 @@ def run_bench_measure(
     """
     adaptive = settings or settings_preset("quick")
     space = get_space("nasbench201")
-    export = _export_times(space, n, seed, on_event) if session.needs_artifacts else {}
+    export: dict[str, float | None] = {}
+    if session.needs_artifacts:
+        export = _export_times(space, cache, n, seed, on_event)
     if session.needs_artifacts and export_ratio:
-        export |= _torch_times(space, seed, float(export["export_ms_median"]))
+        export |= _torch_times(space, seed, float(export["export_ms_median"] or 0.0))
     order: list[MeasureSettings] = []
     for _ in range(repeat):
         order.append(adaptive)
@@ -128,7 +128,7 @@ def _sweep(
         for m in records
     ]
     return Sweep(
-        settings.name, np.array(latency), measurer.time.busy_s, measurer.time.host_s, records
+        settings.name, np.array(latency), measurer.time.busy_s, measurer.time.host_s, measurer.jobs
     )
 
 
@@ -146,13 +146,12 @@ def _figures(sweeps: Sequence[Sweep], adaptive: str, n: int) -> dict[str, Any]:
     fixed = [i for i, sweep in enumerate(sweeps) if sweep.protocol == FIXED]
 
     def against_truth(rows: Sequence[int]) -> float | None:
-        taus = [kendall_tau_b(matrix[i, measured], truth) for i in rows]
-        return statistics.fmean(taus) if taus else None
+        return _mean(kendall(truth, matrix[i, measured]) for i in rows)
 
     busy = statistics.fmean(sweeps[i].busy_s for i in mine)
     host = statistics.fmean(sweeps[i].host_s for i in mine)
     fixed_busy = statistics.fmean(sweeps[i].busy_s for i in fixed) if fixed else None
-    quiet, reasons = _quiet([m for sweep in sweeps for m in sweep.records])
+    quiet, reasons = quiet_verdict([job for sweep in sweeps for job in sweep.jobs])
     return {
         "archs_per_s": n / host,
         "overhead_ms_per_network": 1e3 * (host - busy) / n,
@@ -176,41 +175,27 @@ def _retest(rows: Sequence[NDArray[np.float64]], suffix: str) -> dict[str, float
     if not pairs:
         return {f"kendall_retest{suffix}": None, f"median_abs_rel_diff_retest{suffix}": None}
     return {
-        f"kendall_retest{suffix}": statistics.fmean(kendall_tau_b(a, b) for a, b in pairs),
+        f"kendall_retest{suffix}": _mean(kendall(a, b) for a, b in pairs),
         f"median_abs_rel_diff_retest{suffix}": statistics.fmean(
             float(np.median(np.abs(np.expm1(b - a)))) for a, b in pairs
         ),
     }
 
 
-def _quiet(records: Sequence[Measurement]) -> tuple[bool, list[str]]:
-    """Quiet = CPU/wall >= .98 and sentinel CV <= 1 % (architecture section 11)."""
-    ratios = [m.details["cpu_wall_ratio"] for m in records if m.details.get("cpu_wall_ratio")]
-    sentinel = [ms for m in records for ms in m.details.get("sentinel_ms") or ()]
-    reasons = []
-    if ratios and statistics.median(ratios) < 0.98:
-        reasons.append(f"median CPU/wall {statistics.median(ratios):.3f} < 0.98")
-    if ratios and min(ratios) < 0.90:
-        reasons.append(f"lowest CPU/wall {min(ratios):.3f} < 0.90")
-    if len(sentinel) > 1:
-        cv = statistics.stdev(sentinel) / statistics.fmean(sentinel)
-        if cv > 0.01:
-            reasons.append(f"sentinel CV {100 * cv:.2f} % > 1 %")
-    return not reasons, reasons
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of what is defined; None when nothing is."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _export_times(
-    space: SearchSpace, n: int, seed: int, on_event: EventSink
+    space: SearchSpace, cache: ArtifactCache, n: int, seed: int, on_event: EventSink
 ) -> dict[str, float | None]:
     """Median of cold exports: graph, emit, check, serialise, hash, durable write."""
     times_ms = []
-    with TemporaryDirectory(prefix="hwnas-bench-") as folder:
-        cache = ArtifactCache(Path(folder))
-        for i, arch in enumerate(space.sample(n, seed=seed + 1)):
-            start_s = SYSTEM_CLOCK.monotonic_s()
-            export_architecture(space, arch, cache=cache, folded=False)
-            times_ms.append(1e3 * (SYSTEM_CLOCK.monotonic_s() - start_s))
-            on_event(Event("export", i + 1, n))
+    for i, arch in enumerate(space.sample(n, seed=seed + 1)):
+        times_ms.append(1e3 * export_cold(space, arch, cache=cache, folded=False).duration_s)
+        on_event(Event("export", i + 1, n))
     return {"export_ms_median": statistics.median(times_ms), "export_ms_max": max(times_ms)}
 
 

@@ -68,9 +68,7 @@ def front_rows(front: ParetoFront) -> list[dict[str, Any]]:
 def verdict_to_mapping(verdict: Verdict) -> dict[str, Any]:
     """Plain JSON object of a verdict; keys of the command line's ``verify``."""
     data = asdict(verdict)
-    data["candidates"] = [
-        {**asdict(row), "flags": list(row.flags)} for row in verdict.candidates
-    ]
+    data["candidates"] = [{**asdict(row), "flags": list(row.flags)} for row in verdict.candidates]
     data["hypervolume_reference"] = list(verdict.hypervolume_reference)
     data["dominated_after_measuring"] = list(verdict.dominated_after_measuring)
     return data

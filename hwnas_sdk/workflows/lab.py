@@ -37,12 +37,8 @@ from hwnas_sdk.workflows.measure import (
     architecture_target,
     artifact_target,
 )
-from hwnas_sdk.workflows.profile import (
-    profile_from_mapping,
-    profile_of,
-    profile_to_mapping,
-    reference_architectures,
-)
+from hwnas_sdk.workflows.profile import profile_of, reference_architectures
+from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_mapping
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
 
@@ -130,9 +126,7 @@ class Lab:
                 if folded:
                     space.layers(arch, folded=True)  # refuses dead cells before work begins
                 targets.append(
-                    architecture_target(
-                        space, arch, cache=self.cache, folded=folded, batch=batch
-                    )
+                    architecture_target(space, arch, cache=self.cache, folded=folded, batch=batch)
                 )
         return list({target.item: target for target in targets}.values())
 
@@ -273,9 +267,7 @@ class Lab:
     ) -> ParetoFront:
         """Search from the device's profile; nothing is measured.
 
-        Args:
-            constraints: max_latency_ms, max_memory_mib.
-
+        `constraints` are max_latency_ms and max_memory_mib.
         Raises: DataError without a profile, ConfigError for an unknown method or objective.
         """
         plan = SearchPlan(
@@ -315,7 +307,9 @@ class Lab:
             "seed": front.seed,
         }
         run = self.store.start_run("verify", plan)
-        targets = self.targets([c.architecture for c in front.candidates], space=space, folded=folded)
+        targets = self.targets(
+            [c.architecture for c in front.candidates], space=space, folded=folded
+        )
         results = self.measurer(on, run, settings, seed=front.seed).measure(
             targets, task=f"verify on {on.spec.name}"
         )

@@ -32,7 +32,8 @@ from hwnas_sdk.workflows.measure import (
     Measurer,
     architecture_target,
 )
-from hwnas_sdk.workflows.profile import profile_of, profile_to_mapping, reference_architectures
+from hwnas_sdk.workflows.profile import profile_of, reference_architectures
+from hwnas_sdk.workflows.profile_file import profile_to_mapping
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import Box, judge, reference_box, scaled_hypervolume
 
@@ -69,6 +70,7 @@ class LoopPlan:
         return {
             "device": self.device,
             "device_id": self.device_id,
+            "seed": self.search.seed,
             "search": self.search.to_json(),
             "settings": self.settings.to_json(),
             "references": self.references,
@@ -151,7 +153,7 @@ class Loop:
                 break
         if not verdicts:
             raise MeasurementError(
-                f"{self.session.spec.name}: the board time was spent before a candidate was measured",
+                f"{self.session.spec.name}: board time was spent before a candidate was measured",
                 device_id=self.session.spec.id,
                 code="no_board_time",
                 hint="allow more board minutes",
@@ -204,7 +206,7 @@ class Loop:
         missing = [target.arch for target in targets if target.item not in results]
         if missing:
             raise MeasurementError(
-                f"{self.session.spec.name}: the board time was spent before the profile was complete",
+                f"{self.session.spec.name}: board time was spent before the profile was done",
                 device_id=self.session.spec.id,
                 code="no_board_time",
                 hint="allow more board minutes",
@@ -291,7 +293,9 @@ class Loop:
 
 def union_hypervolume(verdicts: Sequence[Verdict]) -> float:
     """Verified hypervolume of all measured candidates together, in the box of the first round."""
-    rows = [row for verdict in verdicts for row in verdict.candidates if row.measured_ms is not None]
+    rows = [
+        row for verdict in verdicts for row in verdict.candidates if row.measured_ms is not None
+    ]
     return scaled_hypervolume(
         [row.error_pct for row in rows],
         [float(row.measured_ms or 0.0) for row in rows],

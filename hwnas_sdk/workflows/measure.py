@@ -128,6 +128,7 @@ class Measurer:
         sentinel: reference network measured beside each job to see drift, or None.
         seed: seeds the block order.
         on_event: hears of progress.
+        time, jobs: what this object measured itself (not what earlier processes stored).
     """
 
     store: MeasurementStore
@@ -140,6 +141,7 @@ class Measurer:
     on_event: EventSink = ignore
     clock: Clock = SYSTEM_CLOCK
     time: BoardTime = field(default_factory=BoardTime)
+    jobs: list[JobResult] = field(default_factory=list)
 
     def measure(self, targets: Sequence[Target], *, task: str) -> dict[str, Measurement]:
         """Measure what is not done yet; return the measurement of each target by item.
@@ -221,6 +223,7 @@ class Measurer:
 
     def _keep(self, job: MeasureJob, result: JobResult, attempts: Mapping[str, int]) -> None:
         self.time.add(result)
+        self.jobs.append(result)
         records = measurements_of(
             job,
             result,

@@ -27,7 +27,7 @@ from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.files import write_text_atomic
 from hwnas_sdk.workflows.fronts import verdict_from_mapping
 from hwnas_sdk.workflows.loop import union_hypervolume
-from hwnas_sdk.workflows.profile import profile_from_mapping
+from hwnas_sdk.workflows.profile_file import profile_from_mapping
 
 REPORTED = ("quickstart", "loop", "verify", "profile", "measure")
 
@@ -293,9 +293,7 @@ def comparison_side(store: MeasurementStore, run_id: str, label: str) -> Compari
     )
 
 
-def write_comparison(
-    store: MeasurementStore, first_id: str, second_id: str, path: Path
-) -> Path:
+def write_comparison(store: MeasurementStore, first_id: str, second_id: str, path: Path) -> Path:
     """Write the HTML page that shows two runs side by side; returns the absolute path."""
     pairs = compare_runs(store, first_id, second_id)
     a = comparison_side(store, first_id, "A")

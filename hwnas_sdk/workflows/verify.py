@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.types import Candidate, Measurement, ParetoFront, Verdict, VerifiedCandidate
-from hwnas_sdk.predictors.metrics import kendall_tau_b, n_tied_pairs, spearman_rho
+from hwnas_sdk.predictors.metrics import kendall, spearman, tied_pairs
 
 Box = tuple[float, float]
 
@@ -58,20 +58,19 @@ def judge(
     on_predicted = _front_mask(predicted, np.ones(len(chosen), dtype=bool))
     on_measured = _front_mask(actual, valid)
     rows = tuple(
-        _row(candidate, record, bool(was), bool(is_now))
+        _row(candidate, record, on_predicted=bool(was), on_measured=bool(is_now))
         for candidate, record, was, is_now in zip(
             chosen, records, on_predicted, on_measured, strict=True
         )
     )
     p, m = predicted[valid, 1], actual[valid, 1]
-    enough = len(p) >= 2
     return Verdict(
         device_id=front.device_id,
         run_id=run_id,
         round=round_number,
         candidates=rows,
-        spearman=spearman_rho(p, m) if enough else None,
-        kendall=kendall_tau_b(p, m) if enough else None,
+        spearman=spearman(m, p),
+        kendall=kendall(m, p),
         mape_pct=float(np.mean(np.abs(p - m) / m) * 100) if len(p) else None,
         hypervolume_predicted=scaled_hypervolume(
             predicted[:, 0].tolist(), predicted[:, 1].tolist(), box
@@ -81,7 +80,7 @@ def judge(
         dominated_after_measuring=tuple(
             row.arch for row in rows if row.on_predicted_front and not row.on_measured_front
         ),
-        n_tied_pairs=n_tied_pairs(m) if enough else 0,
+        n_tied_pairs=tied_pairs(m),
     )
 
 
@@ -97,7 +96,7 @@ def _front_mask(points: NDArray[np.float64], among: NDArray[np.bool_]) -> NDArra
 
 
 def _row(
-    candidate: Candidate, record: Measurement, on_predicted: bool, on_measured: bool  # noqa: FBT001
+    candidate: Candidate, record: Measurement, *, on_predicted: bool, on_measured: bool
 ) -> VerifiedCandidate:
     trusted = record.status == "valid"
     return VerifiedCandidate(

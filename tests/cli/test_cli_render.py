@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas_sdk.cli.render import cell, facts, json_text, plain, stdout_console, table
@@ -58,6 +58,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(JSON)
 def test_json_is_always_strict(document: object) -> None:
     def refuse(name: str) -> None:

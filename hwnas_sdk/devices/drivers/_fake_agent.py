@@ -1,8 +1,8 @@
 """A process that speaks the agent's protocol without a runtime, and misbehaves on command.
 
 Run as ``python _fake_agent.py --work DIR [--mode MODE[,MODE...]] [--seed N] [--delay-s X]``.
-Latencies are made up from the artifact's size and hash, so they are the same in every run; time is
-simulated (a job takes as long as writing its lines) unless the mode is ``slow``.
+Latencies are made up from the artifact's size and hash, so they are the same in every run; nothing
+waits for them (a job takes as long as writing its lines) unless the mode is ``slow``.
 """
 
 from __future__ import annotations
@@ -37,34 +37,22 @@ class _FailedError(Exception):
         self.reply.update(extra)
 
 
-class _Modes:
-    """The faults asked for: names with an optional number, each usable in any combination."""
-
-    def __init__(self, text: str) -> None:
-        self._values: dict[str, int] = {}
-        for part in filter(None, text.split(",")):
-            name, _, value = part.partition("=")
-            self._values[name] = int(value) if value else 1
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
-    def number(self, name: str) -> int:
-        """The number given with the mode, 1 when none was, 0 without the mode."""
-        return self._values.get(name, 0)
+def _modes_of(text: str) -> dict[str, int]:
+    """The faults asked for: names with an optional number (1 when none is given)."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return {name: int(number or 1) for name, _, number in pairs}
 
 
 class _Board:
-    """Work folder, lease and simulated clock of the fake board."""
+    """Work folder and lease of the fake board."""
 
-    def __init__(self, work: Path, modes: _Modes, *, seed: int, delay_s: float) -> None:
+    def __init__(self, work: Path, modes: dict[str, int], *, seed: int, delay_s: float) -> None:
         self.work = work
         self.modes = modes
         self.seed = seed
         self.delay_s = delay_s
-        self.now_ns = time.monotonic_ns()
         self._lock_file: IO[str] | None = None
-        self._n_busy = modes.number("busy") if "busy" in modes else 0
+        self._n_busy = modes.get("busy", 0)
         self.n_events = 0
         (work / "journal").mkdir(parents=True, exist_ok=True)
 
@@ -76,7 +64,7 @@ class _Board:
         """Lock the board for this process; a dead process loses its lock by itself."""
         if self._n_busy > 0:
             self._n_busy -= 1
-            holder: Message = {"owner": "somebody-else", "pid": 1, "age_s": 1.0}
+            holder = {"owner": "somebody-else", "pid": 1, "age_s": 1.0}
             raise _FailedError("board_busy", "in use", holder=holder, retryable=True)
         if self._lock_file is None:
             stream = (self.work / "lease.json").open("a+", encoding="utf-8")
@@ -84,14 +72,9 @@ class _Board:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.seek(0)
-                with contextlib.suppress(ValueError):
-                    holder = json.loads(stream.read())
-                    stream.close()
-                    raise _FailedError(
-                        "board_busy", "in use", holder=holder, retryable=True
-                    ) from None
+                text = stream.read()
                 stream.close()
-                holder = {"owner": owner, "pid": None, "age_s": None}
+                holder = json.loads(text) if text else {"owner": owner, "pid": None}
                 raise _FailedError("board_busy", "in use", holder=holder, retryable=True) from None
             stream.truncate(0)
             json.dump({"owner": owner, "pid": os.getpid(), "age_s": 0.0}, stream)
@@ -107,7 +90,7 @@ class _Board:
 
     def latency_ns(self, sha256: str, path: str, number: int = 0) -> float:
         """A plausible time for one inference of item `number`; raises when it cannot run."""
-        if number and self.modes.number("crash_item") == number:
+        if number and self.modes.get("crash_item", 0) == number:
             raise _FailedError("runtime_crashed", "ended by SIGSEGV")
         try:
             content = (self.work / path).read_bytes()
@@ -152,11 +135,11 @@ class _FakeAgent:
         return 0
 
     def write(self, message: Message) -> None:
-        """Write one line; a host that is gone is no reason to stop."""
+        """Write one line."""
         self.write_raw(json.dumps(message) + "\n")
 
     def write_raw(self, text: str) -> None:
-        """Write any text, also one that is not the protocol."""
+        """Write any text; a host that is gone is no reason to stop."""
         with self._write_lock, contextlib.suppress(BrokenPipeError, ValueError):
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -175,10 +158,9 @@ class _FakeAgent:
             sys.stderr.write("fake: no runtime here\n")
             sys.stderr.flush()
             os._exit(7)
-        version = 99 if "old_protocol" in self._modes else 1
         return {
             "type": "hello",
-            "protocol": version,
+            "protocol": 99 if "old_protocol" in self._modes else 1,
             "agent_version": _VERSION,
             "agent_sha": "0" * 12,
             "pid": os.getpid(),
@@ -262,6 +244,10 @@ class _FakeAgent:
         self._job = threading.Thread(target=_FakeJob(self, self._board, message).run)
         self._job.start()
 
+    def pause(self, duration_s: float) -> None:
+        """Wait, but not once the job was cancelled."""
+        self._cancelled.wait(duration_s)
+
     def cancelled(self) -> bool:
         """Whether the running job should end."""
         return self._cancelled.is_set()
@@ -279,7 +265,6 @@ class _FakeJob:
         self._seq = 0
         self._totals = dict.fromkeys(("warmup_ns", "timed_ns", "load_ns", "sentinel_ns"), 0)
         self._n_sentinel = 0
-        self._started_ns = board.now_ns
 
     def run(self) -> None:
         """Write the whole job."""
@@ -295,7 +280,7 @@ class _FakeJob:
             "job_started",
             environment=_environment(),
             options={"effective": effective},
-            t_ns=self._board.now_ns,
+            t_ns=time.monotonic_ns(),
         )
         self._sentinel()
         live = {}
@@ -317,7 +302,7 @@ class _FakeJob:
         self._sentinel()
         self._event(
             "job_done",
-            wall_ns=self._board.now_ns - self._started_ns,
+            wall_ns=sum(self._totals.values()),
             environment=_environment(),
             outcome="cancelled" if self._agent.cancelled() else "done",
             **self._totals,
@@ -327,12 +312,11 @@ class _FakeJob:
         try:
             latency_ns = self._board.latency_ns(item["sha256"], item["path"], number)
         except _FailedError as failure:
-            reply = failure.reply
-            code, text = reply["code"], reply["message"]
+            code, text = failure.reply["code"], failure.reply["message"]
             self._event("failed", item=item["item"], code=code, message=text)
             return None
         load_ns = int(2e6 + latency_ns)
-        self._advance("load_ns", load_ns)
+        self._totals["load_ns"] += load_ns
         is_nan = "nan" in self._modes and number == 1
         output = None if is_nan else item["expected"] or [0.0]
         matches = None if item["expected"] is None else not is_nan
@@ -351,7 +335,7 @@ class _FakeJob:
             output_matches=matches,
         )
         warmup_ns = int(self._settings["warmup_min_s"] * 1e9)
-        self._advance("warmup_ns", warmup_ns)
+        self._totals["warmup_ns"] += warmup_ns
         runs = max(1, round(warmup_ns / latency_ns))
         self._event("warmed", item=item["item"], runs=runs, duration_ns=warmup_ns, converged=True)
         return latency_ns
@@ -368,7 +352,7 @@ class _FakeJob:
             for _ in range(min(n_runs, settings["block_max_runs"]))
         ]
         wall_ns = sum(samples_ns)
-        self._advance("sentinel_ns" if name == "@sentinel" else "timed_ns", wall_ns)
+        self._totals["sentinel_ns" if name == "@sentinel" else "timed_ns"] += wall_ns
         share = 0.5 if "contended" in self._modes else 0.995
         self._event(
             "block",
@@ -379,7 +363,7 @@ class _FakeJob:
             wall_ns=wall_ns,
             nvcsw=0,
             nivcsw=0,
-            t_ns=self._board.now_ns,
+            t_ns=time.monotonic_ns(),
             freq_khz=1_000_000,
             temperature_c=40.0,
             steal_ns=0,
@@ -434,10 +418,6 @@ class _FakeJob:
         self._block("@sentinel", latency_ns, self._n_sentinel)
         self._n_sentinel += 1
 
-    def _advance(self, total: str, duration_ns: int) -> None:
-        self._totals[total] += duration_ns
-        self._board.now_ns += duration_ns
-
     def _event(self, kind: str, **fields: Any) -> None:
         """Journal one event, misbehave if that is due, write it."""
         self._seq += 1
@@ -447,21 +427,26 @@ class _FakeJob:
             stream.write(line)
         self._board.n_events += 1
         if "slow" in self._modes:
-            time.sleep(self._board.delay_s)
+            self._agent.pause(self._board.delay_s)
         self._misbehave(line)
         self._agent.write_raw(line)
 
     def _misbehave(self, line: str) -> None:
         board, modes = self._board, self._modes
-        if "die_after" in modes and board.n_events > modes.number("die_after"):
+        if "die_after" in modes and board.n_events > modes.get("die_after", 0):
             sys.stderr.write("fake: told to die\n")
             sys.stderr.flush()
             os._exit(9)
-        if "die_once" in modes and board.n_events > modes.number("die_once"):
+        if "die_once" in modes and board.n_events > modes.get("die_once", 0):
             marker = board.work / "died_once"
             if not marker.exists():
                 marker.touch()
                 os._exit(9)
+        if modes.get("hold", 0) == self._seq:
+            for _ in range(6000):  # bounded: a test that fails must not leave a process behind
+                if (board.work / "go").exists() or self._agent.cancelled():
+                    break
+                time.sleep(0.01)
         if self._seq != 3:
             return
         if "garbage" in modes:
@@ -506,7 +491,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--delay-s", type=float, default=0.02)
     options = parser.parse_args()
-    modes = _Modes(options.mode)
+    modes = _modes_of(options.mode)
     board = _Board(options.work, modes, seed=options.seed, delay_s=options.delay_s)
     return _FakeAgent(board).serve()
 

@@ -5,6 +5,7 @@
 Modes: ok; die_at_start, die_after=N, die_once=N (events written; once per work folder); hang,
 hang_hello; garbage, half_json, half_json_eof, out_of_order (a reply), event_order (an event),
 old_protocol; busy=N (refusals before the lease is given); slow (delay_s per event, real time);
+hold=N (event N waits for a file "go" in the work folder);
 crash_item=K, wrong_hash, nan, mismatch, drift, contended (what a record's flags come from).
 """
 
@@ -16,8 +17,9 @@ from pathlib import Path
 
 from hwnas_sdk import _resources
 from hwnas_sdk.core.errors import ConfigError
-from hwnas_sdk.devices.agent_session import AgentSession, Timeouts
+from hwnas_sdk.devices.agent_session import AgentSession
 from hwnas_sdk.devices.owner import owner_id
+from hwnas_sdk.devices.timeouts import Timeouts
 from hwnas_sdk.devices.transports.local import LocalTransport
 from hwnas_sdk.devices.uri import DeviceUri
 
@@ -37,6 +39,7 @@ MODES = frozenset(
         "half_json_eof",
         "hang",
         "hang_hello",
+        "hold",
         "mismatch",
         "nan",
         "old_protocol",

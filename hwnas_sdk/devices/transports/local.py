@@ -174,6 +174,8 @@ class LocalTransport(Transport):
                     path.unlink(missing_ok=True)
                     self._checked.discard(path.stem)
                     removed += 1
+            for path in self._artifacts.glob(".*.tmp"):  # left by a host that was killed
+                path.unlink(missing_ok=True)
         except OSError as exc:
             raise self._error(exc, self._artifacts) from exc
         return removed

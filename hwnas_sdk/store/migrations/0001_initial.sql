@@ -1,6 +1,7 @@
 -- Schema 1. Never edit a released migration: its checksum is recorded in every store made with it.
 -- Units are in the column names. NULL means "not measured". Text columns named after plural nouns
--- (flags, environment, details, ...) hold canonical JSON.
+-- (flags, environment, details, ...) hold canonical JSON; `hwnas store check` parses it (with an untrusted
+-- schema SQLite 3.40 refuses its own JSON functions in a CHECK).
 
 CREATE TABLE schema_migration (
   version INTEGER PRIMARY KEY CHECK (version > 0),
@@ -13,7 +14,7 @@ CREATE TABLE architecture (
   id TEXT PRIMARY KEY CHECK (id <> ''),
   space TEXT NOT NULL,                -- 'file' for a user's own model
   arch TEXT NOT NULL,                 -- official string or file name
-  genotype TEXT NOT NULL CHECK (json_type(genotype) = 'array')
+  genotype TEXT NOT NULL CHECK (substr(genotype, 1, 1) = '[')
 ) STRICT;
 
 CREATE TABLE artifact (
@@ -24,7 +25,7 @@ CREATE TABLE artifact (
   producer TEXT NOT NULL,
   size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
   path TEXT NOT NULL,                 -- where the file lay on this host when last seen
-  input_shapes TEXT NOT NULL CHECK (json_type(input_shapes) = 'object')
+  input_shapes TEXT NOT NULL CHECK (substr(input_shapes, 1, 1) = '{')
 ) STRICT;
 
 CREATE TABLE device (
@@ -36,28 +37,28 @@ CREATE TABLE device (
   cores INTEGER NOT NULL,
   memory_mib INTEGER NOT NULL,
   machine TEXT NOT NULL CHECK (machine IN ('bare', 'virtualised', 'emulated')),
-  runtimes TEXT NOT NULL CHECK (json_type(runtimes) = 'object'),
+  runtimes TEXT NOT NULL CHECK (substr(runtimes, 1, 1) = '{'),
   power_source TEXT,
   power_reason TEXT,
-  details TEXT NOT NULL CHECK (json_type(details) = 'object')
+  details TEXT NOT NULL CHECK (substr(details, 1, 1) = '{')
 ) STRICT;
 
 CREATE TABLE settings (
   id TEXT PRIMARY KEY CHECK (id <> ''),
   name TEXT NOT NULL,
-  content TEXT NOT NULL CHECK (json_type(content) = 'object')
+  content TEXT NOT NULL CHECK (substr(content, 1, 1) = '{')
 ) STRICT;
 
 CREATE TABLE run (
   seq INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE CHECK (id <> ''),
   kind TEXT NOT NULL,
-  plan TEXT NOT NULL CHECK (json_type(plan) = 'object'),
+  plan TEXT NOT NULL CHECK (substr(plan, 1, 1) = '{'),
   plan_hash TEXT NOT NULL CHECK (length(plan_hash) = 64),
   seed INTEGER,
   created_at TEXT NOT NULL,
   finished_at TEXT,
-  result TEXT CHECK (result IS NULL OR json_type(result) = 'object')
+  result TEXT CHECK (substr(result, 1, 1) = '{')
 ) STRICT;
 
 -- One unfinished run of a plan at a time: starting it again means going on with it.
@@ -82,7 +83,7 @@ CREATE TABLE job (
   id TEXT NOT NULL UNIQUE CHECK (id <> ''),
   run_id TEXT NOT NULL REFERENCES run (id),
   device_id TEXT NOT NULL REFERENCES device (id),
-  payload TEXT NOT NULL CHECK (json_type(payload) = 'object'),
+  payload TEXT NOT NULL CHECK (substr(payload, 1, 1) = '{'),
   created_at TEXT NOT NULL
 ) STRICT;
 
@@ -110,9 +111,9 @@ CREATE TABLE measurement (
   energy_reason TEXT,
   peak_memory_mib REAL CHECK (peak_memory_mib > 0),
   n_samples INTEGER NOT NULL CHECK (n_samples >= 0),
-  flags TEXT NOT NULL CHECK (json_type(flags) = 'array'),
-  environment TEXT NOT NULL CHECK (json_type(environment) = 'object'),
-  details TEXT NOT NULL CHECK (json_type(details) = 'object'),
+  flags TEXT NOT NULL CHECK (substr(flags, 1, 1) = '['),
+  environment TEXT NOT NULL CHECK (substr(environment, 1, 1) = '{'),
+  details TEXT NOT NULL CHECK (substr(details, 1, 1) = '{'),
   measured_at TEXT NOT NULL,
   UNIQUE (run_id, item, attempt),
   CHECK (latency_ms IS NOT NULL OR status = 'invalid')
@@ -146,7 +147,7 @@ END;
 CREATE TABLE samples (
   measurement_id INTEGER PRIMARY KEY REFERENCES measurement (id),
   encoding TEXT NOT NULL,
-  block_lengths TEXT NOT NULL CHECK (json_type(block_lengths) = 'array'),
+  block_lengths TEXT NOT NULL CHECK (substr(block_lengths, 1, 1) = '['),
   data BLOB NOT NULL
 ) STRICT;
 
@@ -165,7 +166,7 @@ CREATE TABLE model (
   id TEXT NOT NULL UNIQUE CHECK (id <> ''),
   name TEXT NOT NULL,
   kind TEXT NOT NULL,
-  card TEXT NOT NULL CHECK (json_type(card) = 'object'),
+  card TEXT NOT NULL CHECK (substr(card, 1, 1) = '{'),
   weights_sha256 TEXT NOT NULL CHECK (length(weights_sha256) = 64),
   path TEXT,
   created_at TEXT NOT NULL

@@ -1,0 +1,28 @@
+"""`hwnas bench`: how anyone checks this package's claims."""
+
+from __future__ import annotations
+
+import click
+
+from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
+
+VERBS = {
+    "latency": LazyVerb(
+        "bench_latency_cmd:latency", "Predict unseen devices from a few of their latencies."
+    ),
+    "search": LazyVerb(
+        "bench_search_cmd:search", "Hypervolume of what a search finds on published tables."
+    ),
+    "measure": LazyVerb(
+        "bench_measure_cmd:measure", "Speed and repeatability of measuring on a device."
+    ),
+}
+
+
+@click.group(cls=LazyGroup, verbs=VERBS, short_help="Check this package's claims on public tables.")
+def bench() -> None:
+    """Check this package's claims on public tables or on your own board.
+
+    A bench fits its predictors from what its options name and from nothing else: no shipped
+    weights, and no more of an unseen device's column than --samples says.
+    """

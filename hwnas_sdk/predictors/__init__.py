@@ -1,0 +1,1 @@
+"""Learning from numbers: latency transfer, accuracy, memory. Numpy and scipy only, no torch."""

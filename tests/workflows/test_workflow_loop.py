@@ -1,0 +1,98 @@
+"""The closed loop over a replayed table and over a board that dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from hwnas_sdk.core.errors import DataError, DeviceError, MeasurementError
+from hwnas_sdk.core.settings import settings_preset
+from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.workflows.lab import Lab
+from hwnas_sdk.workflows.loop import LoopPlan, union_hypervolume
+from hwnas_sdk.workflows.search import SearchPlan
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab.open() as opened:
+        yield opened
+
+
+def plan_for(session: DeviceSession, **changes: object) -> LoopPlan:
+    search = SearchPlan(candidates=8, generations=5, population=40, seed=1)
+    fields = {
+        "device": session.spec.name,
+        "device_id": session.spec.id,
+        "search": search,
+        "settings": settings_preset("quick"),
+        "rounds": 2,
+        **changes,
+    }
+    return LoopPlan(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def replay(lab: Lab, shared_data: Path) -> DeviceSession:
+    return lab.device(f"replay://{shared_data / 'nasbench201_latency.parquet'}#gold_6226")
+
+
+def test_two_rounds_on_a_replayed_device(lab: Lab, replay: DeviceSession, tmp_path: Path) -> None:
+    result = lab.loop(plan_for(replay, folded=False), on=replay)
+    assert [verdict.round for verdict in result.verdicts] == [1, 2]
+    assert len(result.profile.architectures) == 10
+    first, second = result.verdicts
+    assert len(first.candidates) == 8
+    measured_twice = {row.arch for row in first.candidates} & {row.arch for row in second.candidates}
+    assert not measured_twice
+    assert first.hypervolume_reference == second.hypervolume_reference
+    assert first.spearman is not None
+    assert first.spearman > 0.5
+    union = union_hypervolume(result.verdicts)
+    assert union >= max(first.hypervolume_measured, second.hypervolume_measured)
+    text = lab.report(result, tmp_path / "page.html").read_text()
+    HTMLParser().feed(text)
+    assert first.candidates[0].arch in text
+    assert "imported" in text
+
+
+def test_the_same_plan_gives_the_same_fronts(lab: Lab, replay: DeviceSession) -> None:
+    one = lab.loop(plan_for(replay, folded=False, rounds=1), on=replay)
+    two = lab.loop(plan_for(replay, folded=False, rounds=1), on=replay)
+    assert one.run.id != two.run.id
+    assert [c.arch for c in one.fronts[0].candidates] == [c.arch for c in two.fronts[0].candidates]
+
+
+def test_a_loop_continues_with_the_front_it_had_chosen(lab: Lab) -> None:
+    dying = lab.device("fake://?mode=die_once=120&seed=2")
+    plan = plan_for(dying)
+    with pytest.raises(DeviceError):
+        lab.loop(plan, on=dying)
+    before = {
+        (m.item, m.attempt): m.latency_ms for m in lab.store.measurements(run_id="")
+    } | {
+        (m.item, m.attempt): m.latency_ms
+        for m in lab.store.measurements(run_id=lab.store.runs("loop")[-1].id)
+    }
+    lab._sessions.clear()
+    again = lab.device("fake://?mode=die_once=120&seed=2")
+    result = lab.loop(plan, on=again)
+    assert result.run.resumed
+    after = {
+        (m.item, m.attempt): m.latency_ms
+        for m in lab.store.measurements(run_id=result.run.id)
+    }
+    assert before.items() <= after.items()
+    assert len({item for item, _ in after}) == len(after) == 10 + 2 * 8
+    with pytest.raises(DataError, match="round"):
+        lab.report(lab.store.runs("round")[-1].id, Path("never.html"))
+
+
+def test_board_time_stops_the_loop(lab: Lab, replay: DeviceSession) -> None:
+    board = lab.device("fake://?mode=ok")
+    with pytest.raises(MeasurementError) as caught:
+        lab.loop(plan_for(board, board_s=1e-9), on=board)
+    assert caught.value.code == "no_board_time"

@@ -93,17 +93,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     return result
 
 
-def facts(pairs: Mapping[str, object], *, title: str = "") -> Table:
-    """Two columns: name and value."""
-    result = Table(
-        title=title or None,
-        box=None,
-        show_header=False,
-        title_justify="left",
-        pad_edge=False,
-    )
-    result.add_column(style="bold", no_wrap=True)
-    result.add_column(overflow="fold")
-    for name, value in pairs.items():
-        result.add_row(name, Text(cell(value)))
-    return result
+def facts(pairs: Mapping[str, object], *, title: str = "") -> Text:
+    """One line for each name and value."""
+    width = max((len(name) for name in pairs), default=0)
+    lines = [Text(title, style="italic")] if title else []
+    lines += [Text.assemble((name.ljust(width + 2), "bold"), cell(v)) for name, v in pairs.items()]
+    return Text("\n").join(lines)

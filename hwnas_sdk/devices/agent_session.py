@@ -101,7 +101,7 @@ class AgentSession(DeviceSession):
         assembler = JobAssembler(job)
         try:
             started_at = self._clock.now().isoformat(timespec="milliseconds")
-            self._request("measure", **request)
+            self._submit(request, on_event)
             clocks = self._follow(job, assembler, on_event, job_s=deadline_s)
         except BaseException as exc:
             _LOG.info("leaving job %s on %s: %r", job.id, self._name, exc)
@@ -127,7 +127,8 @@ class AgentSession(DeviceSession):
             "requested": _options_of(job),
             "recovered": True,
         }
-        return assembler.result(extra_environment=environment)
+        result = assembler.result(extra_environment=environment)
+        return result if any(entry.was_tried for entry in result.items) else None
 
     def forget(self, job_id: str) -> None:
         """Delete the board's journal of `job_id`; unknown jobs are fine."""
@@ -218,6 +219,16 @@ class AgentSession(DeviceSession):
             hint="try again when the other run has ended",
             retryable=True,
         ) from cause
+
+    def _submit(self, request: Message, on_event: EventSink) -> None:
+        """Hand the job over; a lease that ran out meanwhile (a laptop slept) is taken again."""
+        try:
+            self._request("measure", **request)
+        except AgentRefusedError as exc:
+            if exc.code != "lease_lost":
+                raise
+            self._lease = None
+            self._request("measure", **{**request, "lease": self._take_lease(on_event)})
 
     # --- files --------------------------------------------------------------------------------
 

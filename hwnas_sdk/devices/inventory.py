@@ -115,9 +115,11 @@ class Inventory:
             raise ConfigError(f"the name {name!r} is reserved", hint="it needs no adding")
         parsed = DeviceUri.parse(uri)
         find_driver(parsed)
-        if parsed.scheme == "replay" and not parsed.path.startswith(("/", "~")):
-            # The entry must mean the same table from every folder it is used in.
-            uri = uri.replace(parsed.path, str(Path(parsed.path).resolve()), 1)
+        if parsed.scheme == "replay":
+            # The entry must mean the same tables from every folder it is used in.
+            for text in (parsed.path, parsed.options.get("energy_table", "")):
+                if text and not text.startswith(("/", "~")):
+                    uri = uri.replace(text, str(Path(text).resolve()), 1)
         with self._changing() as content:
             present = content.devices.get(name)
             if present is not None and present.uri != uri:

@@ -183,6 +183,17 @@ class ItemResult:
     error_message: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def was_tried(self) -> bool:
+        """Whether this says anything about the network.
+
+        Not when somebody cancelled the job, nor when it broke off before the first block: such an
+        item was simply not measured, and must not use up one of its attempts.
+        """
+        if self.error_code == "truncated":
+            return bool(self.blocks)
+        return self.error_code != "cancelled"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:

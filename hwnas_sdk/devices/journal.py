@@ -163,7 +163,7 @@ class JobAssembler:
             return
         state.finished = True
         state.energy = event.get("energy") or {}
-        state.facts.update({k: v for k, v in _rest(event).items() if k != "energy"})
+        state.facts.update(_rest(event))
 
     def _on_failed(self, event: Mapping[str, Any]) -> None:
         state = self._state(event)

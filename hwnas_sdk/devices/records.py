@@ -38,14 +38,12 @@ _CODE_FLAGS: Final[Mapping[str, str]] = {
     "timeout": "timeout",
     "deadline": "timeout",
     "truncated": "truncated",
-    "cancelled": "truncated",
     "lease_lost": "lease_lost",
     "too_hot": "too_hot",
     "provider_fallback": "provider_fallback",
     "output_mismatch": "output_mismatch",
     "output_not_finite": "output_not_finite",
 }
-_NEVER_STARTED: Final = frozenset({"cancelled", "truncated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,8 @@ def measurements_of(
 ) -> list[tuple[Measurement, list[NDArray[np.int64]]]]:
     """Turn `result` into one measurement (with its raw samples) per item that was tried.
 
-    Items the job never came to (it was cancelled, or the board died) give no record: nothing was
-    measured, so nothing failed. Failed items give one without a latency, which is invalid.
+    Items the job never came to (it was cancelled, or the board died) give no record: they were not
+    measured, so they did not fail. Failed items give one without a latency, which is invalid.
 
     Args:
         job: what was asked for.
@@ -101,7 +99,7 @@ def measurements_of(
     records = []
     for entry in job.items:
         got = by_name.get(entry.item)
-        if got is None or (got.error_code in _NEVER_STARTED and not got.blocks):
+        if got is None or not got.was_tried:
             continue
         measurement = _measurement(context, entry, got, origin, run_id, attempt_of(entry.item))
         records.append((measurement, [block.samples_ns for block in got.blocks]))
@@ -185,7 +183,7 @@ def _details(
         }
     if got.error_code is not None:
         details |= {"error_code": got.error_code, "error_message": got.error_message}
-    for key in ("runtime_memory_bytes", "input_shapes"):
+    for key in ("runtime_memory_bytes", "peak_memory_reason", "input_shapes", "energy"):
         if got.facts.get(key) is not None:
             details[key] = got.facts[key]
     return details
@@ -225,9 +223,6 @@ def _machine_flags(context: _Context) -> set[str]:
         flags.add("nice_denied")
     if requested.get("affinity") is not None and options and not options.get("cores"):
         flags.add("affinity_denied")
-    wanted, used = requested.get("providers"), options.get("providers")
-    if wanted and used and list(used)[0] != list(wanted)[0]:  # noqa: RUF015 - JSON lists
-        flags.add("provider_fallback")
     clock = environment.get("clock")
     if isinstance(clock, Mapping) and clock["host_s"] >= CLOCK_MIN_S:
         slack_s = max(CLOCK_TOL_REL * clock["host_s"], 0.1)
@@ -320,6 +315,10 @@ def _item_flags(context: _Context, got: ItemResult) -> set[str]:
     facts = got.facts
     if facts.get("output_finite") is False:
         flags.add("output_not_finite")
+    wanted = context.requested.get("providers") or context.options.get("providers")
+    used = facts.get("providers") or context.options.get("providers")
+    if wanted and used and used[0] != wanted[0]:
+        flags.add("provider_fallback")
     matches = facts.get("output_matches")
     if matches is False:
         flags.add("output_mismatch")

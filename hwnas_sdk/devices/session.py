@@ -47,7 +47,8 @@ class DeviceSession(ABC):
     def recover(self, job: MeasureJob, *, on_event: EventSink = ignore) -> JobResult | None:
         """Return the result of a job an earlier session started, waiting while it still runs.
 
-        None when the device does not know it: then nothing of it was measured.
+        None when nothing of it was measured: the device does not know it, or it was cancelled
+        before its first item was finished.
         Raises: DeviceError as in `measure`.
         """
 

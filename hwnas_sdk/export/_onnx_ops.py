@@ -56,11 +56,12 @@ class NodeSink:
 
     def tensor(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant tensor (little-endian float32 or int64) and return its name."""
-        if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array)
-        size = array.nbytes
+        view = array.data
+        if not view.c_contiguous:
+            view = np.ascontiguousarray(array).data
+        raw = view.cast("B")  # copied once, when everything is joined
+        size = len(raw)
         front = _protobuf.tensor_head(name, array.shape, _DATA_TYPES[array.dtype], size)
-        raw = array.reshape(-1).view(np.uint8).data  # copied once, when everything is joined
         self.tensors += (_protobuf.head(_GRAPH_INITIALIZER, len(front) + size), front, raw)
         return name
 

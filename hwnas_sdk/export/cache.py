@@ -7,10 +7,9 @@ Layout::
     ROOT/memo/KEY            sha256 of what an export with this key gave
     ROOT/tmp/                files being written; whatever is older than an hour is litter
 
-A file appears under its name by one rename, after its bytes are on the disk. Descriptions and memos
-are not forced to the disk: a power cut may cost them, and then a re-export, never a wrong answer.
-Readers check the hash once per process and file state, so a damaged file is noticed, removed and
-written again.
+A file appears under its name by one rename, whole, and is on the disk when `put` returns. What a
+power cut can spoil (a file about to be flushed, a description, a memo) is noticed: readers check
+the hash once per process and file state, remove a damaged file, and it is written again.
 """
 
 from __future__ import annotations
@@ -124,15 +123,9 @@ class ArtifactCache:
         target = self.path(sha256)
         if self._facts(sha256) is None:
             with self._disk_errors():
-                new_folder = not target.parent.is_dir()
                 target.parent.mkdir(exist_ok=True)
-                self._write(
-                    target.with_suffix(".json"), canonical_json(facts).encode(), durable=False
-                )
-                self._write(target, data)
-                _sync_folder(target.parent)
-                if new_folder:
-                    _sync_folder(self.root)
+                self._write(target.with_suffix(".json"), canonical_json(facts).encode())
+                self._write_durably(target, data)
                 self._verified[sha256] = (_state(target), facts)
         return _artifact(facts, target)
 
@@ -154,7 +147,7 @@ class ArtifactCache:
     def remember(self, key: str, sha256: str) -> None:
         """Note that the work named `key` (8 to 64 digits or lower-case letters) gave this file."""
         with self._disk_errors():
-            self._write(self._memo_path(key), sha256.encode(), durable=False)
+            self._write(self._memo_path(key), sha256.encode())
 
     def recall(self, key: str) -> Artifact | None:
         """Return what the work named `key` gave, while its file is intact."""
@@ -243,23 +236,42 @@ class ArtifactCache:
                 path.unlink()
         self._verified.pop(sha256, None)
 
-    def _write(self, target: Path, data: bytes, *, durable: bool = True) -> None:
-        temporary = self._tmp / uuid.uuid4().hex
+    def _write(self, target: Path, data: bytes) -> None:
+        """Make `data` appear as `target` at once; a power cut may undo or spoil it."""
+        os.close(self._place(target, data))
+
+    def _write_durably(self, target: Path, data: bytes) -> None:
+        """Make `data` appear as `target` at once, and return when disk and folder have it.
+
+        The one fsync comes after the rename: the file systems in use (ext4, xfs, btrfs) then
+        persist bytes and name in one flush, where fsync, rename, fsync of the folder needs two.
+        A power cut in between can leave a spoilt file, which its hash gives away.
+        """
+        descriptor = self._place(target, data)
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-                if durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            os.fsync(descriptor)
+        except OSError:
+            with self._lock():
+                target.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _place(self, target: Path, data: bytes) -> int:
+        """Write to a temporary file and rename it; returns the open descriptor."""
+        temporary = self._tmp / uuid.uuid4().hex
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
             with self._lock():
                 temporary.replace(target)
         except BaseException:
+            os.close(descriptor)
             temporary.unlink(missing_ok=True)
             raise
+        return descriptor
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -318,14 +330,6 @@ def _state(path: Path) -> _State:
     """What changes whenever somebody touches the file's bytes."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _age_s(path: Path) -> float:

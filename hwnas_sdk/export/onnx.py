@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ IR_VERSION: Final = 7
 EMITTER_VERSION: Final = "1"
 INPUT_NAME: Final = "input"
 OUTPUT_NAME: Final = "output"
+_FLOAT32: Final = np.dtype("<f4")
 _MODEL_GRAPH: Final = 7  # field number of ModelProto.graph
 
 
@@ -116,7 +118,7 @@ def _add_weights(sink: NodeSink, graph: LayerGraph, weights: Mapping[str, NDArra
                 )
             if layer.op == "linear" and key == "weight" and len(layer.shape) > 1:
                 array = array.T  # over sequences it is a MatMul, which wants (in, out)
-            sink.tensor(name, array.astype("<f4", copy=False))
+            sink.tensor(name, array if array.dtype == _FLOAT32 else array.astype(_FLOAT32))
 
 
 def _add_layers(sink: NodeSink, graph: LayerGraph) -> None:

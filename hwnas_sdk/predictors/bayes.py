@@ -61,11 +61,11 @@ class PriorSettings:
     transfer_sd: float = 0.8
     group_sd: Mapping[str, float] = field(
         default_factory=lambda: {
-            "constant": 2.7,
-            "raw_counts": 0.27,
+            "constant": 3.0,
+            "raw_counts": 0.3,
             "live_counts": 0.03,
-            "live_products": 0.01,
-            "patterns": 0.0033,
+            "live_products": 0.003,
+            "patterns": 0.003,
             "pattern_dead": 0.02,
         }
     )
@@ -153,6 +153,7 @@ class LatencyPrior:
         center, scale = _standardisation(x_all[live])
         x = (x_all - center) * scale
         weights, residuals, scales = [], [], []
+        solvers: dict[bytes, _Ridge] = {}  # devices mostly share their measured rows
         for device, values in latencies.items():
             y = np.asarray(values, dtype=np.float64)
             if y.shape != (len(x),):
@@ -161,7 +162,10 @@ class LatencyPrior:
             if rows.sum() < 2:
                 raise ModelError(f"{device}: fewer than 2 measured live cells")
             typical = float(np.median(y[rows]))
-            w, residual = _ridge(x[rows], y[rows] / typical, chosen.ridge)
+            key = rows.tobytes()
+            if key not in solvers:
+                solvers[key] = _Ridge(x[rows], chosen.ridge)
+            w, residual = solvers[key].fit(y[rows] / typical)
             weights.append(w)
             residuals.append(residual)
             scales.append(np.log(typical))
@@ -219,8 +223,8 @@ class LatencyPrior:
 
     def _unconditioned(self) -> LatencyModel:
         outer = (1.0 + self.log_scale_sd**2) * np.outer(self.mean, self.mean)
-        covariance = outer + self.covariance() - self.settings.scale_sd**2 * np.outer(
-            self.mean, self.mean
+        covariance = (
+            outer + self.covariance() - self.settings.scale_sd**2 * np.outer(self.mean, self.mean)
         )
         noise = float(np.exp(2 * self.log_noise_mean))
         scale = float(np.exp(self.log_scale_mean))
@@ -238,6 +242,11 @@ class LatencyPrior:
         values: Floats = np.maximum(standardised @ self.mean, _FLOOR)
         return values
 
+    @property
+    def n_features(self) -> int:
+        """F, the number of columns of the features it takes."""
+        return len(self.mean)
+
     def own_variance(self) -> Floats:
         """Variance of a device's own deviation per weight at b = 1, (F,)."""
         variance = np.zeros(len(self.mean))
@@ -253,6 +262,14 @@ class LatencyPrior:
         total: Floats = known.T @ known + np.outer(scale, scale)
         total[np.diag_indices_from(total)] += own**2 * self.own_variance()
         return total
+
+    def covariance_root(self, *, own: float = 1.0) -> Floats:
+        """A matrix R, (F, r), with R R' = `covariance(own=own)`."""
+        variance = own**2 * self.own_variance()
+        diagonal = np.diag(np.sqrt(variance))[:, variance > 0]
+        scale = self.settings.scale_sd * self.mean[:, None]
+        known = self.settings.transfer_sd * self.deviations.T
+        return np.concatenate([scale, known, diagonal], axis=1)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -336,14 +353,21 @@ def _standardisation(x: Floats) -> tuple[Floats, Floats]:
     return center, scale
 
 
-def _ridge(x: Floats, y: Floats, ridge: float) -> tuple[Floats, float]:
-    """Ridge weights (the constant is free) and the standard deviation of the residual."""
-    penalty = np.full(x.shape[1], ridge)
-    penalty[FEATURE_GROUPS["constant"]] = 1e-6
-    gram = x.T @ x
-    gram[np.diag_indices_from(gram)] += penalty
-    weights = linalg.solve(gram, x.T @ y, assume_a="pos")
-    return weights, float(np.std(y - x @ weights))
+class _Ridge:
+    """Ridge regression of several targets on the same rows; the constant is free."""
+
+    def __init__(self, x: Floats, ridge: float) -> None:
+        penalty = np.full(x.shape[1], ridge)
+        penalty[FEATURE_GROUPS["constant"]] = 1e-6
+        gram = x.T @ x
+        gram[np.diag_indices_from(gram)] += penalty
+        self._x = x
+        self._factor = linalg.cho_factor(gram, lower=True)
+
+    def fit(self, y: Floats) -> tuple[Floats, float]:
+        """Weights, and the standard deviation of the residual."""
+        weights: Floats = linalg.cho_solve(self._factor, self._x.T @ y)
+        return weights, float(np.std(y - self._x @ weights))
 
 
 def _condition(prior: LatencyPrior, x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
@@ -375,9 +399,7 @@ def _condition(prior: LatencyPrior, x: Floats, y: Floats) -> tuple[Floats, Float
                 total = values + np.exp(2 * log_sd)
                 evidence = -0.5 * float((along**2 / total).sum() + np.log(total).sum())
                 evidence -= n_lost * log_sd + 0.5 * lost * np.exp(-2 * log_sd)
-                grid.append(
-                    (evidence + log_p, transfer, own, cx @ vectors, along / total, total)
-                )
+                grid.append((evidence + log_p, transfer, own, cx @ vectors, along / total, total))
     log_p_all = np.array([point[0] for point in grid])
     probability = np.exp(log_p_all - log_p_all.max())
     probability /= probability.sum()

@@ -8,7 +8,15 @@ from markupsafe import Markup
 
 from hwnas_sdk.core.flags import INVALIDATING
 from hwnas_sdk.report._front import Pick, measured_candidates, picks, verified_front
-from hwnas_sdk.report._text import counted, milliseconds, number, short_name, times
+from hwnas_sdk.report._text import (
+    counted,
+    decimals_for,
+    half_width,
+    milliseconds,
+    number,
+    short_name,
+    times,
+)
 from hwnas_sdk.report.cell import cell_svg
 from hwnas_sdk.report.data import ReportData
 
@@ -23,6 +31,7 @@ class PickView:
     anchor: str
     cell: Markup | None
     latency: str
+    spread: str
     error: str
     accuracy: str
 
@@ -62,6 +71,12 @@ def _front_answer(data: ReportData) -> Answer:
             (),
             ("What is drawn below is prediction only; the flags in the table say why.",),
         )
+    if len(measured) == 1:
+        only = measured[0]
+        shown = milliseconds(only.measured_ms, only.candidate.ci95_ms)
+        headline = f"One network {word} on {device}: {shown}; nothing to compare it with yet."
+        views = tuple(_pick_view(pick) for pick in picks(data))
+        return Answer(headline, views, tuple(_remarks(data, [], len(everything) - 1)))
     verb = "is" if len(front) == 1 else "are"
     trade = "trade-off" if len(front) == 1 else "trade-offs"
     headline = (
@@ -84,7 +99,8 @@ def _pick_view(pick: Pick) -> PickView:
         name=short_name(c.arch),
         anchor=pick.point.anchor,
         cell=cell_svg(c.arch),
-        latency=milliseconds(pick.point.measured_ms, c.ci95_ms),
+        latency=milliseconds(pick.point.measured_ms),
+        spread=half_width(c.ci95_ms, decimals_for([pick.point.measured_ms])),
         error=f"{number(c.error_pct, 2)} %",
         accuracy=f"{number(100.0 - c.error_pct, 2)} %",
     )

@@ -13,6 +13,7 @@ from hwnas_sdk.report._front import anchor, valid_ms
 from hwnas_sdk.report._text import (
     MISSING,
     decimals_for,
+    energy_reason,
     explain,
     half_width,
     number,
@@ -51,6 +52,7 @@ class CandidateView:
     memory: str
     energy: str
     verdict: str
+    verdict_title: str
     verdict_css: str
     flags: tuple[FlagView, ...]
 
@@ -86,17 +88,16 @@ def shared_flags(groups: Sequence[Sequence[str]]) -> frozenset[str]:
     return frozenset.intersection(*map(frozenset, groups)) - INVALIDATING.keys()
 
 
-def _standing(c: VerifiedCandidate, value: float | None, word: str) -> tuple[str, str]:
-    """What became of a candidate, in words and as a CSS class."""
+def _standing(c: VerifiedCandidate, value: float | None, word: str) -> tuple[str, str, str]:
+    """What became of a candidate: short, in a sentence, and as a CSS class."""
     if value is None:
-        return "no valid measurement", "invalid"
+        return "invalid", "it has no valid measurement; the flags say why", "invalid"
     if c.on_measured_front:
-        return (
-            ("on the front", "on") if c.on_predicted_front else ("on the front, unforeseen", "on")
-        )
-    return (
-        (f"beaten once {word}", "beaten") if c.on_predicted_front else ("not on the front", "off")
-    )
+        foreseen = "as predicted" if c.on_predicted_front else "which the prediction had missed"
+        return "on the front", f"no other {word} network beats it, {foreseen}", "on"
+    if c.on_predicted_front:
+        return "beaten", f"on the predicted front, but beaten by another once {word}", "beaten"
+    return "not on it", "neither on the predicted nor on this front", "off"
 
 
 def round_view(data: ReportData, index: int) -> RoundView:
@@ -112,7 +113,7 @@ def round_view(data: ReportData, index: int) -> RoundView:
     rows = []
     for i, (c, value) in enumerate(zip(candidates, valid, strict=True)):
         off = None if value is None else 100.0 * (c.predicted_ms - value) / value
-        text, css = _standing(c, value, data.measurement_origin)
+        text, sentence, css = _standing(c, value, data.measurement_origin)
         rows.append(
             CandidateView(
                 anchor=anchor(index, i),
@@ -130,6 +131,7 @@ def round_view(data: ReportData, index: int) -> RoundView:
                 memory=number(c.peak_memory_mib, mib),
                 energy=number(c.energy_mj, mj),
                 verdict=text,
+                verdict_title=sentence,
                 verdict_css=css,
                 flags=flag_views([f for f in c.flags if f not in common], data.flags_explained),
             )
@@ -224,7 +226,7 @@ def _model_view(data: ReportData, model: MeasuredModel) -> ModelView:
         load=number(m.load_ms, 1),
         memory=number(m.peak_memory_mib, 1),
         energy=number(m.energy_mj, decimals_for([m.energy_mj])),
-        energy_reason=m.energy_reason or "",
+        energy_reason=energy_reason(m.energy_reason or data.energy_reason),
         n_samples=m.n_samples,
         flags=flag_views(m.flags, data.flags_explained),
     )

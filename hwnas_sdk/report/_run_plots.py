@@ -153,7 +153,7 @@ def comparison_svg(
         )  # fmt: skip
         tips, named = {}, set()
         for i, p in enumerate(points):
-            over = limit_pct is not None and change[i] > limit_pct
+            over = limit_pct is not None and change[i] > limit_pct and p.is_clear
             text = "regression" if over else "network"
             axes.plot(
                 [a_ms[i]], [change[i]], "X" if over else "o", ms=8 if over else 6, gid=f"pt{i}",

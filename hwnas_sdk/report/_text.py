@@ -10,6 +10,11 @@ from hwnas_sdk.core.errors import SpaceError
 from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
+ENERGY_REASONS = {
+    "no_sensor": "no power sensor that can be read was found (no_sensor)",
+    "sensor_permission": "the power sensor may not be read by this user (sensor_permission)",
+}
+
 MISSING = "\N{EN DASH}"
 
 
@@ -71,6 +76,11 @@ def explain(flag: str, extra: Mapping[str, str]) -> str:
     """Meaning of a flag; an unknown one says so."""
     known = {**INVALIDATING, **INFORMATIVE}
     return extra.get(flag) or known.get(flag) or "no explanation recorded"
+
+
+def energy_reason(reason: str) -> str:
+    """Why an energy is missing, in words; `reason` is an agent's code or already a sentence."""
+    return ENERGY_REASONS.get(reason, reason) or "the reason was not recorded"
 
 
 def _scalar(value: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from hwnas_sdk.report import _run_plots
+from hwnas_sdk.report._files import write_atomic
+from hwnas_sdk.report._page import both_widths, render_template
 from hwnas_sdk.report._rows import FlagView, flag_views, shared_flags
 from hwnas_sdk.report._text import (
     MISSING,
@@ -25,7 +27,6 @@ from hwnas_sdk.report._text import (
 )
 from hwnas_sdk.report.cell import cell_svg
 from hwnas_sdk.report.data import ComparisonPair, ComparisonSide
-from hwnas_sdk.report.html import both_widths, render_template, write_text
 
 _FLAGS = ("a_flags", "b_flags")
 
@@ -67,7 +68,8 @@ def render_comparison(
         b: the run that is judged.
         pairs: one per architecture of either run, in any order.
         title: heading; "" names both runs.
-        limit_pct: a network more than this much slower in `b` is a regression.
+        limit_pct: a network more than this much slower in `b`, and clearly so (both intervals),
+            is a regression.
         spearman: rank correlation of the two latencies, if known.
         command: what to type to get this page again.
         flags_explained: flag -> meaning, in addition to `core.flags`.
@@ -78,9 +80,11 @@ def render_comparison(
     used = {f for p in pairs for f in (*p.a_flags, *p.b_flags)}
     return render_template(
         "compare.html.j2",
-        title=title or f"{a.label} and {b.label} compared",
+        title=title or f"{_place(a)} and {_place(b)} compared",
         a=a,
         b=b,
+        a_place=_place(a),
+        b_place=_place(b),
         headline=_headline(a, b, stats),
         stats=stats,
         rows=_rows(ordered, limit_pct, explained),
@@ -110,7 +114,7 @@ def write_comparison(
 
     Raises: DataError when the file cannot be written.
     """
-    return write_text(render_comparison(a, b, pairs, **options), path)
+    return write_atomic(render_comparison(a, b, pairs, **options).encode(), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +134,11 @@ class _Stats:
 
 def _stats(ordered: Sequence[ComparisonPair], limit_pct: float | None) -> _Stats:
     changes = [p.change_pct for p in ordered if p.change_pct is not None]
-    over = [c for c in changes if limit_pct is not None and c > limit_pct]
+    over = [p for p in ordered if _is_regression(p, limit_pct)]
     verdict = ""
     if limit_pct is not None:
         what = counted(len(over), "network is slower", "networks are slower")
-        limit = f"by more than the limit of {limit_pct:g} %"
+        limit = f"by more than the limit of {limit_pct:g} %, beyond both 95 % intervals"
         verdict = f"Regression: {what} {limit}." if over else f"No network is slower {limit}."
     middle = statistics.median(changes) if changes else None
     return _Stats(
@@ -152,17 +156,30 @@ def _stats(ordered: Sequence[ComparisonPair], limit_pct: float | None) -> _Stats
     )
 
 
+def _is_regression(p: ComparisonPair, limit_pct: float | None) -> bool:
+    """Whether a network is slower by more than the limit and beyond both intervals."""
+    change = p.change_pct
+    return limit_pct is not None and change is not None and change > limit_pct and p.is_clear
+
+
+def _place(side: ComparisonSide) -> str:
+    """Label of a run; one that is only a letter is replaced by device and run."""
+    if len(side.label) > 1:
+        return side.label
+    return f"{side.device.get('name', side.label)}, {side.run_id[:12]}"
+
+
 def _headline(a: ComparisonSide, b: ComparisonSide, stats: _Stats) -> str:
     if stats.median_pct is None:
-        return f"{a.label} and {b.label} have no validly measured network in common."
+        return f"{_place(a)} and {_place(b)} have no validly measured network in common."
     size = abs(stats.median_pct)
     if size < 0.05:
-        middle = "as fast as"
+        middle = "is as fast as"
     else:
-        middle = f"{size:.1f} % {'slower' if stats.median_pct > 0 else 'faster'} than"
+        middle = f"is {size:.1f} % {'slower' if stats.median_pct > 0 else 'faster'} than"
     return (
-        f"Over {counted(stats.n_both, 'network')}, the median one is {middle} A ({a.label}) in "
-        f"B ({b.label}); the worst one changed by {stats.worst}."
+        f"B ({_place(b)}) {middle} A ({_place(a)}) in the median of "
+        f"{counted(stats.n_both, 'network')}; the worst change is {stats.worst}."
     )
 
 
@@ -174,7 +191,7 @@ def _rows(
     rows = []
     for i, p in enumerate(ordered, start=1):
         change = p.change_pct
-        over = limit_pct is not None and change is not None and change > limit_pct
+        over = _is_regression(p, limit_pct)
         flags = [("A", f) for f in flag_views(set(p.a_flags) - a_common, explained)]
         flags += [("B", f) for f in flag_views(set(p.b_flags) - b_common, explained)]
         rows.append(
@@ -202,7 +219,7 @@ def _remark(p: ComparisonPair, *, over: bool) -> str:
         sides = [name for name, value in (("A", p.a_ms), ("B", p.b_ms)) if not value]
         return f"no valid measurement in {' and '.join(sides)}"
     if over:
-        return "regression" if p.is_clear else "regression, but within the 95 % intervals"
+        return "regression"
     return "" if p.is_clear else "within the 95 % intervals"
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from markupsafe import Markup
 
-from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.report import _run_plots, plots
 from hwnas_sdk.report._answer import answer
-from hwnas_sdk.report._figure import NARROW_IN, WIDE_IN
+from hwnas_sdk.report._files import write_atomic
 from hwnas_sdk.report._front import measured_candidates
+from hwnas_sdk.report._page import both_widths, render_template
 from hwnas_sdk.report._rows import (
     FlagView,
     flag_views,
@@ -21,11 +19,15 @@ from hwnas_sdk.report._rows import (
     reference_views,
     round_view,
 )
-from hwnas_sdk.report._text import flattened
+from hwnas_sdk.report._text import energy_reason, flattened
 from hwnas_sdk.report.cell import DRAWN, legend_svg
+from hwnas_sdk.report.compare import render_comparison
 from hwnas_sdk.report.data import HypervolumePoint, ReportData
 
-_TEMPLATES = Path(__file__).parent / "templates"
+__all__ = ["render_comparison", "render_report", "write_report"]
+
+MAX_DISTRIBUTIONS = 6
+"""Networks of a ``measure`` report whose samples are drawn; a sweep would make a huge page."""
 
 PROVENANCE_DEFAULTS = {
     "error_pct": "predicted by a model; no network of this report was trained and tested",
@@ -41,36 +43,6 @@ KIND_TITLES = {
 }
 
 
-def render_template(name: str, **context: Any) -> str:
-    """Fill a template of this package; every value is escaped unless it is our own markup."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    css = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(name).render(css=Markup(css), **context)  # noqa: S704 - ours
-
-
-class Draw(Protocol):
-    """A plot waiting for the name that prefixes its ids and for its width."""
-
-    def __call__(self, *, name: str, width_in: float) -> Markup:
-        """Draw it."""
-
-
-def both_widths(draw: Draw, name: str) -> Markup:
-    """A plot drawn for a screen and for a phone; the style sheet shows one of them."""
-    wide = draw(name=f"{name}-w", width_in=WIDE_IN)
-    narrow = draw(name=f"{name}-n", width_in=NARROW_IN)
-    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(wide, narrow)
-
-
 def render_report(data: ReportData) -> str:
     """The page as text; equal data gives equal bytes."""
     candidates = [c for r in data.rounds for c in r.verdict.candidates]
@@ -83,6 +55,7 @@ def render_report(data: ReportData) -> str:
         rounds=[round_view(data, i) for i in range(len(data.rounds))],
         references=() if data.profile is None else reference_views(data.profile),
         models=model_views(data),
+        n_undrawn=max(0, len(data.models) - MAX_DISTRIBUTIONS),
         flags=_all_flags(data),
         operators=[(legend_svg(name), op.words) for name, op in DRAWN.items()],
         hypervolume=_hypervolume(data),
@@ -103,30 +76,7 @@ def write_report(data: ReportData, path: Path) -> Path:
 
     Raises: DataError when the file cannot be written.
     """
-    return write_text(render_report(data), path)
-
-
-def write_text(text: str, path: Path) -> Path:
-    """Write a page through a temporary file in the same folder and a rename.
-
-    Raises: DataError when the file cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as exc:
-        unfinished.unlink(missing_ok=True)
-        raise DataError(
-            f"cannot write the report {path}: {exc.strerror or exc}",
-            code="report_not_written",
-            hint="choose another place, or free some space",
-        ) from exc
-    return path
+    return write_atomic(render_report(data).encode(), path)
 
 
 def _plots(data: ReportData) -> dict[str, Markup]:
@@ -145,7 +95,7 @@ def _plots(data: ReportData) -> dict[str, Markup]:
         drawn["hypervolume"] = both_widths(
             partial(_run_plots.hypervolume_svg, _hypervolume(data), data.measurement_origin), "hv"
         )
-    for i, model in enumerate(data.models):
+    for i, model in enumerate(data.models[:MAX_DISTRIBUTIONS]):
         blocks = [block for block in model.blocks_ms if block]
         if blocks:
             drawn[f"model{i}"] = both_widths(
@@ -173,4 +123,4 @@ def _all_flags(data: ReportData) -> tuple[FlagView, ...]:
 
 
 def _energy_reason(data: ReportData) -> str:
-    return data.energy_reason or str(data.device.get("power_reason") or "not recorded")
+    return energy_reason(data.energy_reason or str(data.device.get("power_reason") or ""))

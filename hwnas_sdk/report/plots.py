@@ -6,7 +6,7 @@ dashed; measurement always filled and solid.
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from hwnas_sdk.report._figure import (
     scale_axis,
     with_scale,
 )
+from hwnas_sdk.report._files import write_atomic
 from hwnas_sdk.report._front import Measured, anchor, picks, valid_ms, verified_front
 from hwnas_sdk.report._svg import LIGHT, TOKENS, drawing, inline_svg
 from hwnas_sdk.report._text import milliseconds, short_name, signed_pct
@@ -107,8 +108,9 @@ def _annotate(axes: Axes, data: ReportData, theme: Mapping[str, str]) -> None:
     names = {"Best compromise": "knee"}
     for pick in picks(data):
         dx, dy, align = places.get(pick.role, (-7, -13, "right"))
+        at = (pick.point.measured_ms, pick.point.candidate.error_pct)
         axes.annotate(
-            names.get(pick.role, pick.role.lower()), (pick.point.measured_ms, pick.point.candidate.error_pct),
+            names.get(pick.role, pick.role.lower()), at,
             xytext=(dx, dy), textcoords="offset points", ha=align, fontsize=8.5,
             color=theme["ink"], fontweight="bold", zorder=6,
         )  # fmt: skip
@@ -255,23 +257,15 @@ def scatter_svg(data: ReportData, *, name: str, width_in: float) -> Markup:
 def front_png(data: ReportData, path: Path, *, dpi: int = 160) -> Path:
     """Write the last round's plot as a PNG in the light scheme (the README's picture); atomic.
 
-    Raises: ValueError when the report has no round.
+    Raises: ValueError when the report has no round, DataError when it cannot be written.
     """
     if not data.rounds:
         raise ValueError(f"report {data.run_id!r} has no verified front to draw")
     with drawing(LIGHT):
         title = f"{data.device.get('name', '')}: {data.device.get('soc', '')}"[:80]
         figure, _ = _front_figure(data, len(data.rounds) - 1, LIGHT, WIDE_IN, title=title)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            figure.savefig(
-                partial,
-                format="png",
-                dpi=dpi,
-                facecolor=LIGHT["panel"],
-                metadata={"Software": None},
-            )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return path
+        picture = io.BytesIO()
+        figure.savefig(
+            picture, format="png", dpi=dpi, facecolor=LIGHT["panel"], metadata={"Software": None}
+        )
+    return write_atomic(picture.getvalue(), path)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk import pareto
-from hwnas_sdk.core.errors import DataError, SpaceError
+from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
@@ -113,7 +113,7 @@ class Searcher(ABC):
             raise ValueError("tell the scores of the last ask before asking again")
         genotypes = self._ask(n)
         self._asked.update(map(tuple, genotypes.tolist()))
-        self._pending = genotypes
+        self._pending = genotypes if len(genotypes) else None
         return genotypes.copy()
 
     def tell(
@@ -207,12 +207,3 @@ class Searcher(ABC):
 
 
 _RANDOM_ATTEMPTS = 100
-
-
-def require_members(space: SearchSpace, genotypes: Genotypes) -> None:
-    """Raise SpaceError unless every row is a genotype of `space`, shape (n, d)."""
-    genes = np.asarray(genotypes)
-    if genes.ndim != 2 or genes.shape[1] != space.n_decisions:
-        raise SpaceError(f"{space.name}: expected (n, {space.n_decisions}), got {genes.shape}")
-    if ((genes < 0) | (genes >= np.array(space.choices))).any():
-        raise SpaceError(f"{space.name}: a gene is outside its choices")

@@ -175,9 +175,11 @@ def mutate(genes: Genotypes, choices: NDArray[np.int64], rng: np.random.Generato
     Shapes: genes (n, d), choices (d,) -> (n, d). A decision with one choice stays.
     """
     n, d = genes.shape
-    flips = rng.random((n, d)) < 1.0 / d
-    unchanged = np.flatnonzero(~flips.any(axis=1))
-    flips[unchanged, rng.integers(0, d, size=len(unchanged))] = True
+    free = np.flatnonzero(choices > 1)
+    flips = (rng.random((n, d)) < 1.0 / d) & (choices > 1)
+    if len(free) > 0:
+        unchanged = np.flatnonzero(~flips.any(axis=1))
+        flips[unchanged, rng.choice(free, size=len(unchanged))] = True
     steps = 1 + np.floor(rng.random((n, d)) * np.maximum(choices - 1, 1)).astype(np.int64)
     mutants: Genotypes = np.where(flips, (genes + steps) % choices, genes)
     return mutants

@@ -17,6 +17,7 @@ from typing import Final
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Deadline
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.store.faults import (
+    damaged_error,
     no_store_error,
     os_error_of,
     primary_code,
@@ -109,23 +110,25 @@ def _connect(path: Path, options: str, busy_timeout_s: float) -> sqlite3.Connect
 
 
 def _identify_or_refuse(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse other people's files."""
+    """Refuse other people's files, and one that was cut off."""
+    if path.stat().st_size == 1:  # SQLite would take a file of one byte for an empty one
+        raise _not_a_store(path)
     try:
         identity = identify(connection)
     except sqlite3.DatabaseError as exc:
         if primary_code(exc) != sqlite3.SQLITE_NOTADB:
             raise
-        raise DataError(
-            f"{path} is not a measurement store (not even a SQLite file)",
-            code="not_a_store",
-            hint="name another file with --db; this one was left as it is",
-        ) from exc
+        raise _not_a_store(path) from exc
     if identity.foreign:
         raise DataError(
             f"{path} is the database of another program",
             code="foreign_database",
             hint="name another file with --db; this one was left as it is",
         )
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    if path.stat().st_size % page_bytes and not _has_log(path):
+        # SQLite itself only misses whole pages.
+        raise damaged_error(path, "the end of the file is missing")
 
 
 def _write_ahead(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
@@ -156,6 +159,14 @@ def _make_folder(folder: Path) -> None:
             sync_folder(made.parent)
     except OSError as exc:
         raise os_error_of(exc, folder) from exc
+
+
+def _not_a_store(path: Path) -> DataError:
+    return DataError(
+        f"{path} is not a measurement store (not even a SQLite file)",
+        code="not_a_store",
+        hint="name another file with --db; this one was left as it is",
+    )
 
 
 def _beside(path: Path, suffix: str) -> Path:

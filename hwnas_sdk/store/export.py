@@ -10,8 +10,8 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -87,8 +87,9 @@ def export_parquet(store: MeasurementStore, path: Path) -> int:
     with (
         _replacing(store, path) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        closing(_batches(store)) as batches,
     ):
-        for batch in _batches(store):
+        for batch in batches:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             n += len(batch)
     return n
@@ -100,11 +101,11 @@ def export_csv(store: MeasurementStore, path: Path) -> int:
     Flags are joined by ";", what was not measured is empty. Raises as `export_parquet`.
     """
     n = 0
-    with _replacing(store, path) as binary:
+    with _replacing(store, path) as binary, closing(_batches(store)) as batches:
         text = _Encoded(binary)
         writer = csv.DictWriter(text, fieldnames=list(COLUMNS), lineterminator="\n")
         writer.writeheader()
-        for batch in _batches(store):
+        for batch in batches:
             for row in batch:
                 folded = "" if row["folded"] is None else str(row["folded"]).lower()
                 writer.writerow({**row, "flags": ";".join(row["flags"]), "folded": folded})
@@ -122,7 +123,7 @@ class _Encoded:
         return self._file.write(text.encode())
 
 
-def _batches(store: MeasurementStore) -> Iterator[list[dict[str, Any]]]:
+def _batches(store: MeasurementStore) -> Generator[list[dict[str, Any]], None, None]:
     """All measurements in the order they were stored, as one consistent view."""
     with store.reading() as connection:
         batch: list[dict[str, Any]] = []

@@ -42,9 +42,9 @@ def error_of(error: sqlite3.Error, path: Path) -> DataError:  # noqa: PLR0911 (o
                 retryable=True,
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damaged(error, path)
+            return damaged_error(path, str(error))
         case sqlite3.SQLITE_ERROR if str(error).startswith("no such "):  # table or column
-            return _damaged(error, path)
+            return damaged_error(path, str(error))
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return read_only_error(path)
         case sqlite3.SQLITE_CANTOPEN:
@@ -103,9 +103,10 @@ def _disk_is_full(path: Path) -> bool:
         return False
 
 
-def _damaged(error: sqlite3.Error, path: Path) -> DataError:
+def damaged_error(path: Path, reason: str) -> DataError:
+    """`store_damaged`: the file is one of ours, and broken."""
     return DataError(
-        f"store {path} is damaged: {error}",
+        f"store {path} is damaged: {reason}",
         code="store_damaged",
         hint="copy the file aside and restore a backup; 'sqlite3 FILE .recover' may help",
     )

@@ -38,12 +38,14 @@ class Migration:
 
     def statements(self) -> Iterator[str]:
         """Single SQL statements; `executescript` would commit half an upgrade."""
+        *pieces, rest = self.sql.split(";")
         statement = ""
-        for line in self.sql.splitlines(keepends=True):
-            statement += line
+        for piece in pieces:  # a semicolon may also stand in a trigger, a string or a comment
+            statement += f"{piece};"
             if sqlite3.complete_statement(statement):
                 yield statement
                 statement = ""
+        statement += rest
         if any(
             line and not line.startswith("--") for line in map(str.strip, statement.split("\n"))
         ):

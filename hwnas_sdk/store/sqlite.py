@@ -24,7 +24,7 @@ from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Artifact, DeviceSpec, Measurement
 from hwnas_sdk.store import health, queries, writes
 from hwnas_sdk.store.connection import BUSY_TIMEOUT_S, open_connection, write_transaction
-from hwnas_sdk.store.faults import translated
+from hwnas_sdk.store.faults import os_error_of, translated
 from hwnas_sdk.store.migrate import Migration, shipped_migrations
 from hwnas_sdk.store.rows import (
     ModelRecord,
@@ -86,9 +86,13 @@ class MeasurementStore:
         """
         path = Path(path)
         chosen = shipped_migrations() if migrations is None else migrations
-        connection = open_connection(
-            path, read_only=read_only, busy_timeout_s=busy_timeout_s, migrations=chosen
-        )
+        try:
+            path = path.resolve()  # the log lies beside the real file
+            connection = open_connection(
+                path, read_only=read_only, busy_timeout_s=busy_timeout_s, migrations=chosen
+            )
+        except OSError as exc:
+            raise os_error_of(exc, path) from exc
         return cls(connection, path, read_only=read_only, migrations=chosen)
 
     def close(self) -> None:
@@ -228,10 +232,10 @@ class MeasurementStore:
             return queries.find_run(connection, reference, kind=kind)
 
     def runs(self, kind: str | None = None) -> list[Run]:
-        """All runs (of `kind`), newest first."""
+        """All runs (of `kind`) in the order they were started; the newest is last."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT * FROM run WHERE :kind IS NULL OR kind = :kind ORDER BY seq DESC",
+                "SELECT * FROM run WHERE :kind IS NULL OR kind = :kind ORDER BY seq",
                 {"kind": kind},
             ).fetchall()
         return [run_of(row) for row in rows]
@@ -376,10 +380,10 @@ class MeasurementStore:
         return str(row["id"])
 
     def models(self, name: str | None = None) -> list[ModelRecord]:
-        """Registered predictors (called `name`), newest first."""
+        """Registered predictors (called `name`); the newest is last."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT * FROM model WHERE :name IS NULL OR name = :name ORDER BY seq DESC",
+                "SELECT * FROM model WHERE :name IS NULL OR name = :name ORDER BY seq",
                 {"name": name},
             ).fetchall()
         return [model_of(row) for row in rows]

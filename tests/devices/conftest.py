@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,41 @@ import pytest
 from hwnas_sdk.core.types import Artifact
 from hwnas_sdk.devices.jobs import JobItem, MeasureJob
 from hwnas_sdk.testing.device import TINY
+
+_HOST = """
+import json, sys
+from hwnas_sdk.devices import MeasureJob, open_session
+job = MeasureJob.from_json(json.loads(sys.argv[2]))
+with open_session(sys.argv[1]) as session:
+    def report(event):
+        print(event.data.get("event"), event.done, flush=True)
+    session.measure(job, on_event=report)
+    print("over", flush=True)
+"""
+
+
+def _run_host_until(uri: str, job: MeasureJob, line: str) -> None:
+    """Measure in another process and kill that with -9 when it prints `line`."""
+    host = subprocess.Popen(
+        [sys.executable, "-c", _HOST, uri, json.dumps(job.to_json())],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with host:
+        assert host.stdout is not None
+        for printed in host.stdout:
+            if printed.strip().startswith(line):
+                host.send_signal(signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"the host never printed {line!r}")
+    assert host.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def kill_host() -> Callable[[str, MeasureJob, str], None]:
+    """Runs a job in another process and kills that at a given moment."""
+    return _run_host_until
 
 
 @pytest.fixture

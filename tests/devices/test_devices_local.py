@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.core.ids import sha256_bytes
 from hwnas_sdk.core.types import Artifact
 from hwnas_sdk.devices import DeviceSession, JobItem, MeasureJob, measurements_of, open_session
@@ -79,3 +75,101 @@ class TestLocal(DeviceConformance):
 
     def items(self, n: int) -> Sequence[JobItem]:
         return network_items(self._folder, n)
+
+
+@pytest.fixture
+def local_job(tmp_path):
+    def make(name: str, n: int = 2, **changes: object) -> MeasureJob:
+        items = tuple(network_items(tmp_path, n))
+        fields = {"settings": TINY, "sentinel": items[0].artifact, "seed": 5, **changes}
+        return MeasureJob(name, items, **fields)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_facts_of_a_real_run(local_job) -> None:
+    job = local_job("facts")
+    with open_session("local") as session:
+        spec = session.spec
+        result = session.measure(job)
+        session.forget(job.id)
+        records = measurements_of(
+            job,
+            result,
+            spec=spec,
+            origin=session.origin,
+            baseline_sentinel_ms=None,
+            run_id="r",
+            attempt_of=lambda _item: 1,
+        )
+    assert spec.family == "x86"
+    assert spec.name == "local"
+    assert "ort" in spec.runtimes
+    assert len(result.sentinel) >= 2
+    assert result.busy_s <= result.wall_s
+    assert result.environment["options"]["threads"] == 1
+    for record, samples in records:
+        assert record.origin == "measured"
+        assert record.load_ms > 0.0
+        assert record.first_ms > 0.0
+        assert record.peak_memory_mib > 1.0
+        assert record.details["cpu_wall_ratio"] > 0.0
+        assert sum(block.size for block in samples) == record.n_samples
+
+
+def test_output_is_compared_with_the_hosts(local_job) -> None:
+    job = local_job("outputs", n=1)
+    with open_session("local") as session:
+        (first,) = session.measure(job).items
+        output = first.facts["output"]
+        assert first.facts["output_matches"] is None
+        good = replace(job.items[0], expected=tuple(output))
+        bad = replace(job.items[0], item="bad", expected=tuple(v + 1.0 for v in output))
+        both = session.measure(replace(job, id="outputs-2", items=(good, bad)))
+    assert [entry.facts["output_matches"] for entry in both.items] == [True, False]
+
+
+def test_foreign_and_truncated_files_fail_alone(local_job, tmp_path) -> None:
+    job = local_job("foreign", n=1)
+    items = list(job.items)
+    whole = Path(items[0].artifact.path).read_bytes()
+    for name, data in (("rubbish", b"not a network"), ("cut", whole[: len(whole) // 2])):
+        path = tmp_path / name
+        path.write_bytes(data)
+        artifact = replace(items[0].artifact, sha256=sha256_bytes(data), path=str(path))
+        items.append(JobItem(name, "file:x", name, artifact))
+    with open_session("local") as session:
+        result = session.measure(replace(job, items=tuple(items)))
+    codes = [entry.error_code for entry in result.items]
+    assert codes[0] is None
+    assert all(codes[1:])
+
+
+@pytest.mark.parametrize("line", ["job_started", "block", "job_done"])
+def test_killed_host_loses_nothing(line, local_job, kill_host) -> None:
+    job = local_job("killed")
+    kill_host("local", job, line)
+    with open_session("local") as session:
+        recovered = session.recover(job)
+        assert recovered is not None
+        assert recovered.outcome == "done"
+        assert [entry.error_code for entry in recovered.items] == [None, None]
+        assert session.recover(job).items == recovered.items
+        session.forget(job.id)
+        assert session.recover(job) is None
+        assert session.measure(local_job("next")).outcome == "done"
+
+
+def test_ctrl_c_frees_the_board(local_job) -> None:
+    job = local_job("interrupted", n=3)
+
+    def interrupt(event) -> None:
+        if event.data.get("event") == "block":
+            raise KeyboardInterrupt
+
+    with open_session("local") as session:
+        with pytest.raises(KeyboardInterrupt):
+            session.measure(job, on_event=interrupt)
+        recovered = session.recover(job)
+        assert recovered.outcome == "cancelled"
+        assert session.measure(local_job("next")).outcome == "done"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,36 +11,7 @@ import pytest
 
 from hwnas_sdk import _resources
 from hwnas_sdk.core.errors import DeviceError
-from hwnas_sdk.devices import JobResult, MeasureJob, open_session
-
-_HOST = """
-import json, sys
-from hwnas_sdk.devices import MeasureJob, open_session
-job = MeasureJob.from_json(json.loads(sys.argv[2]))
-with open_session(sys.argv[1]) as session:
-    def report(event):
-        print(event.data.get("event"), event.done, flush=True)
-    session.measure(job, on_event=report)
-    print("over", flush=True)
-"""
-
-
-def run_host_until(uri: str, job: MeasureJob, line: str) -> None:
-    """Measure in another process and kill that with -9 when it prints `line`."""
-    host = subprocess.Popen(
-        [sys.executable, "-c", _HOST, uri, json.dumps(job.to_json())],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with host:
-        assert host.stdout is not None
-        for printed in host.stdout:
-            if printed.strip().startswith(line):
-                host.send_signal(signal.SIGKILL)
-                break
-        else:
-            pytest.fail(f"the host never printed {line!r}")
-    assert host.returncode == -signal.SIGKILL
+from hwnas_sdk.devices import JobResult, open_session
 
 
 def _samples(result: JobResult) -> list[tuple[str, list[list[int]]]]:
@@ -56,9 +24,9 @@ def _samples(result: JobResult) -> list[tuple[str, list[list[int]]]]:
 @pytest.mark.parametrize(
     ("mode", "line"), [("hold=2", "job_started"), ("hold=12", "block 0"), ("ok", "job_done")]
 )
-def test_orphan_finishes_and_is_recovered(mode, line, make_job) -> None:
+def test_orphan_finishes_and_is_recovered(mode, line, make_job, kill_host) -> None:
     job = make_job("killed", n=2)
-    run_host_until(f"fake:?mode={mode}", job, line)
+    kill_host(f"fake:?mode={mode}", job, line)
     messages = []
 
     def let_go(event) -> None:
@@ -81,9 +49,9 @@ def test_orphan_finishes_and_is_recovered(mode, line, make_job) -> None:
         assert "an earlier run of yours" in messages[0]
 
 
-def test_wait_for_an_orphan_is_bounded(make_job) -> None:
+def test_wait_for_an_orphan_is_bounded(make_job, kill_host) -> None:
     job = make_job("killed", n=2)
-    run_host_until("fake:?mode=hold=5", job, "job_started")
+    kill_host("fake:?mode=hold=5", job, "job_started")
     with open_session("fake:") as session:
         session._timeouts = replace(session._timeouts, lease_own_s=0.2)
         with pytest.raises(DeviceError, match="is in use") as caught:
@@ -112,7 +80,7 @@ def test_board_that_died_too_gives_what_was_finished(make_job) -> None:
 
 
 def test_die_once_then_the_same_command_continues(make_job) -> None:
-    uri = "fake:?mode=die_once=5"
+    uri = "fake:?mode=die_once=12"
     with open_session(uri) as session, pytest.raises(DeviceError):
         session.measure(make_job())
     with open_session(uri) as session:

@@ -100,23 +100,36 @@ def test_two_processes_at_once(tmp_path: Path, seeds: tuple[int, int]) -> None:
     assert list((root / "tmp").iterdir()) == []
 
 
-def test_a_damaged_file_is_removed_while_another_process_mends_it(tmp_path: Path) -> None:
-    """The reader that saw the damage must not remove the good file that replaced it."""
+MENDER = """
+import sys
+from pathlib import Path
+from hwnas_sdk.export.cache import ArtifactCache
+cache, good = ArtifactCache(Path(sys.argv[1])), b"good" * 50_000
+print("ready", flush=True)
+for _ in sys.stdin:
+    cache.put(good, format="onnx", arch_id="t", folded=True, producer="w", input_shapes={})
+    print("put", flush=True)
+"""
+
+
+def test_a_reader_never_removes_what_another_process_has_mended(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
-    process = writer(root, rounds=1)
-    process.communicate(timeout=60)
-    victim = min(root.glob("??/*.onnx"))
-    good = victim.read_bytes()
-    facts = {"format": "onnx", "arch_id": "t", "folded": True, "producer": "w"}
-    for _ in range(20):
-        victim.write_bytes(good[:-1])
-        child = os.fork()
-        if child == 0:
-            ArtifactCache(root).put(good, **facts, input_shapes={})
-            os._exit(0)
-        ArtifactCache(root).get(victim.stem)
-        assert os.waitpid(child, 0)[1] == 0
-        assert victim.read_bytes() == good
+    reader = ArtifactCache(root)
+    sha256 = sha256_bytes(b"good" * 50_000)
+    command = [sys.executable, "-c", MENDER, str(root)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as mender:
+        assert mender.stdin is not None
+        assert mender.stdout is not None
+        assert mender.stdout.readline() == "ready\n"
+        reader.path(sha256).parent.mkdir()
+        for _ in range(40):
+            reader.path(sha256).write_bytes(b"good" * 49_999)
+            mender.stdin.write("go\n")
+            reader.get(sha256)
+            assert mender.stdout.readline() == "put\n"
+            assert reader.get(sha256) is not None
+        mender.stdin.close()
 
 
 # --- full disks -------------------------------------------------------------------------------

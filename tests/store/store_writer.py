@@ -17,9 +17,9 @@ def main(path: Path, prefix: str, count: int) -> None:
         for number in range(len(store.done_items(run.id)), count):
             item = f"{prefix}{number}"
             store.put_job(item, run_id=run.id, device_id="x86-1", payload={"item": item})
-            assert store.add(record(run.id, item), blocks_ns(number))
-            sys.stdout.write(f"{run.id} {item} {number}\n")
-            sys.stdout.flush()
+            if store.add(record(run.id, item), blocks_ns(number)):
+                sys.stdout.write(f"{run.id} {item} {number}\n")
+                sys.stdout.flush()
             store.close_job(item)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -27,14 +28,21 @@ def refused(code: str) -> pytest.RaisesExc:
     )
 
 
-@pytest.fixture
-def filled(tmp_path: Path) -> Path:
-    """A closed store of 60 measurements."""
-    path = tmp_path / "store.sqlite"
+@pytest.fixture(scope="module")
+def filled_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("filled") / "store.sqlite"
     with registered(path) as store:
         run = store.start_run("measure", {})
         for number in range(60):
             store.add(record(run.id, str(number)), blocks_ns(number))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def filled(tmp_path: Path, filled_bytes: bytes) -> Path:
+    """A closed store of 60 measurements."""
+    path = tmp_path / "store.sqlite"
+    path.write_bytes(filled_bytes)
     return path
 
 
@@ -113,13 +121,24 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         MeasurementStore.open(tmp_path / "empty", read_only=True)
 
 
+def test_links_are_followed_and_bad_names_refused(tmp_path: Path, filled: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(filled)
+    with MeasurementStore.open(link) as store:
+        assert store.path == filled
+        assert len(store.measurements()) == 60
+    with refused("cannot_open"):
+        MeasurementStore.open(tmp_path / ("x" * 300))
+
+
 def test_an_old_sqlite_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     with refused("sqlite_too_old"):
         MeasurementStore.open(tmp_path / "store.sqlite")
 
 
-# --- damage -----------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [100, 4096, 20_000, 0.5, 0.99])
@@ -135,13 +154,17 @@ def test_a_truncated_store_is_damaged(filled: Path, keep: float) -> None:
 
 
 def test_damage_in_the_middle_is_found(filled: Path) -> None:
-    size = filled.stat().st_size
+    with closing(sqlite3.connect(filled)) as reader:
+        page = reader.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'measurement'"
+        ).fetchone()[0]
     with filled.open("r+b") as file:
-        for at in range(40_000, size, 4096):  # every page but those of the schema
-            file.seek(at // 4096 * 4096)
-            file.write(b"\xa5" * 4096)
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
     with MeasurementStore.open(filled) as store:
-        assert any("integrity" in problem or "cannot" in problem for problem in store.check())
+        problems = store.check()
+        assert problems
+        assert all("\n" not in problem for problem in problems)
         with refused("store_damaged"):
             store.measurements()
 
@@ -161,7 +184,7 @@ def test_a_store_that_forgot_how_it_was_made_is_damaged(filled: Path) -> None:
         MeasurementStore.open(filled)
 
 
-# --- locks ------------------------------------------------------------------------------------------
+# --- locks ----------------------------------------------------------------------------------------
 
 
 def test_a_locked_store_says_so_in_one_line(filled: Path) -> None:
@@ -185,7 +208,7 @@ def test_a_new_store_that_is_locked(tmp_path: Path) -> None:
             MeasurementStore.open(path, busy_timeout_s=0.05)
 
 
-# --- read-only --------------------------------------------------------------------------------------
+# --- read-only ------------------------------------------------------------------------------------
 
 _ACT = """
 import sys
@@ -257,7 +280,7 @@ def test_a_read_only_store_refuses_to_write(filled: Path) -> None:
             store.start_run("measure", {"n": 2})
 
 
-# --- full disks ---------------------------------------------------------------------------------------
+# --- full disks -----------------------------------------------------------------------------------
 
 
 def test_a_full_disk_loses_only_what_was_not_acknowledged(tmp_path: Path) -> None:
@@ -334,7 +357,7 @@ def test_exporting_to_a_full_disk_keeps_the_old_file(filled: Path, small_disk: P
 
 
 def fill(ballast: Path) -> None:
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
 

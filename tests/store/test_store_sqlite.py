@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from store_records import ARCH, DEVICE, SETTINGS, SHA, artifact, blocks_ns, record, registered
+from store_records import (
+    ARCH,
+    DEVICE,
+    SETTINGS,
+    SHA,
+    artifact,
+    blocks_ns,
+    fresh,
+    record,
+    registered,
+)
 
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
@@ -24,7 +34,7 @@ from hwnas_sdk.store.sqlite import MeasurementStore
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[MeasurementStore]:
-    with registered(tmp_path / "store.sqlite") as opened:
+    with fresh(tmp_path / "store.sqlite") as opened:
         yield opened
 
 
@@ -33,7 +43,7 @@ def fails(code: str) -> pytest.RaisesExc:
     return pytest.RaisesExc(DataError, check=lambda exc: exc.code == code and "\n" not in str(exc))
 
 
-# --- round trip ---------------------------------------------------------------------------------
+# --- round trip -----------------------------------------------------------------------------------
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
@@ -110,7 +120,7 @@ def test_the_file_stays_sound_whatever_goes_in(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.sqlite"
-        with registered(path) as store:
+        with fresh(path) as store:
             run = store.start_run("one", {})
             for measurement, blocks in given:
                 store.add(dataclasses.replace(measurement, run_id=run.id), blocks)
@@ -119,7 +129,7 @@ def test_the_file_stays_sound_whatever_goes_in(
             assert store.check() == []
 
 
-# --- refused rows -------------------------------------------------------------------------------
+# --- refused rows ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +212,7 @@ def test_a_missing_reference_is_named(
     assert store.measurements() == []
 
 
-# --- done, attempts, append-only ----------------------------------------------------------------
+# --- done, attempts, append-only ------------------------------------------------------------------
 
 
 def test_adding_twice_stores_once(store: MeasurementStore) -> None:
@@ -303,7 +313,7 @@ def test_filters_combine(store: MeasurementStore) -> None:
     assert items(device_id="another") == []
 
 
-# --- registry -----------------------------------------------------------------------------------
+# --- registry -------------------------------------------------------------------------------------
 
 
 def test_putting_again_changes_nothing_and_writes_nothing(store: MeasurementStore) -> None:
@@ -379,9 +389,9 @@ def test_models_are_registered_by_content(store: MeasurementStore) -> None:
     first = store.put_model(card, weights_sha256=SHA, path="a.safetensors")
     assert store.put_model(card, weights_sha256=SHA, path="b.safetensors") == first
     second = store.put_model({**card, "schema": 2}, weights_sha256=SHA)
-    assert [model.id for model in store.models()] == [second, first]
-    assert store.models("latency")[1].card == card
-    assert store.models("latency")[1].path == "b.safetensors"
+    assert [model.id for model in store.models()] == [first, second]
+    assert store.models("latency")[0].card == card
+    assert store.models("latency")[0].path == "b.safetensors"
     assert store.models("another") == []
     with fails("bad_card"):
         store.put_model({"kind": "x"}, weights_sha256=SHA)
@@ -431,7 +441,7 @@ def test_runs_are_found_by_id_prefix_and_last(store: MeasurementStore) -> None:
     assert store.get_run(runs[3].id).plan == {"n": 3}
     assert store.get_run(runs[3].id[:12]).id == runs[3].id
     assert [run.id for run in store.runs("loop")] == [loop.id]
-    assert [run.id for run in store.runs()] == [r.id for r in (loop, *reversed(runs))]
+    assert [run.id for run in store.runs()] == [r.id for r in (*runs, loop)]
     common = next(c for c in "0123456789abcdef" if sum(r.id[0] == c for r in runs) > 1)
     with fails("ambiguous_run"):
         store.get_run(common)

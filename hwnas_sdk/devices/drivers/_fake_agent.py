@@ -199,7 +199,7 @@ class _FakeAgent:
         return {"type": "released"}
 
     def _on_measure(self, message: Message) -> Message | None:
-        if message.get("lease") != f"lease-{os.getpid()}":
+        if message["lease"] != f"lease-{os.getpid()}" or self._modes.pop("lease_lost", 0):
             raise _FailedError("lease_lost", "measure needs the lease")
         if "hang" in self._modes:
             return None

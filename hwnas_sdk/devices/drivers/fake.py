@@ -4,8 +4,8 @@
 
 Modes: ok; die_at_start, die_after=N, die_once=N (events written; once per work folder); hang,
 hang_hello; garbage, half_json, half_json_eof, out_of_order (a reply), event_order (an event),
-old_protocol; busy=N (refusals before the lease is given); slow (delay_s per event, real time);
-hold=N (event N waits for a file "go" in the work folder);
+old_protocol; busy=N (refusals before the lease is given), lease_lost (once);
+slow (delay_s per event, real time), hold=N (event N waits for a file "go" in the work folder);
 crash_item=K, wrong_hash, nan, mismatch, drift, contended (what a record's flags come from).
 """
 
@@ -40,6 +40,7 @@ MODES = frozenset(
         "hang",
         "hang_hello",
         "hold",
+        "lease_lost",
         "mismatch",
         "nan",
         "old_protocol",

@@ -1,0 +1,1 @@
+"""The agent: a supervisor that speaks the protocol and a worker that measures."""

@@ -1,0 +1,147 @@
+"""Protocol v1: error codes, messages in and out. The reference is device_agents/README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import threading
+from typing import Any, Callable
+
+VERSION = 1
+LINE_LIMIT_BYTES = 16 * 2**20
+SENTINEL = "@sentinel"
+
+ERRORS = {
+    "bad_request": "the request is not understood; message says which field",
+    "protocol_version": "host and agent share no protocol version",
+    "board_busy": "another agent holds the lease; holder says who",
+    "lease_lost": "the lease given is not (or no longer) this agent's",
+    "busy": "this agent runs another job",
+    "job_exists": "the board already has a journal of that job",
+    "not_enough_cpu": "fewer cores (or less CPU quota) than threads asked for",
+    "work_dir": "the work folder cannot be written",
+    "no_space": "the board's disk is full",
+    "internal": "the agent itself failed; standard error has the details",
+}
+"""What a request can be answered with."""
+
+ITEM_ERRORS = {
+    "artifact_missing": "the file is not on the board",
+    "artifact_corrupt": "the file's SHA-256 is not the one asked for",
+    "model_invalid": "the runtime cannot parse the file",
+    "model_unsupported": "an operator, type or version this runtime does not have",
+    "dynamic_shape": "an input has no fixed shape",
+    "runtime_missing": "the runtime is not installed in this interpreter",
+    "runtime_crashed": "the runtime was ended by a signal",
+    "runtime_hung": "the runtime did not finish starting",
+    "runtime_error": "the runtime raised an error while loading or running",
+    "no_memory": "the board ran out of memory",
+    "no_space": "the journal could not be written: the board's disk is full",
+    "work_dir": "the journal could not be written",
+    "deadline": "the job's deadline passed",
+    "cancelled": "the job was cancelled",
+    "lease_lost": "another agent took the board",
+    "internal": "the agent itself failed; standard error has the details",
+}
+"""The code of a "failed" event."""
+
+_JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+
+
+class RequestError(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, code: str, message: str, retryable: bool = False, **extra: Any) -> None:
+        super().__init__(message)
+        self.reply = {"type": "error", "code": code, "message": message, "retryable": retryable}
+        self.reply.update(extra)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Return the request in `line`. Raises: RequestError when it is not one."""
+    try:
+        message = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("bad_request", "not a line of JSON: %s" % exc) from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise RequestError("bad_request", "not an object with a 'type'")
+    return message
+
+
+def field(message: dict[str, Any], name: str, kinds: Any) -> Any:
+    """Return ``message[name]``. Raises: RequestError when it is absent or of another type."""
+    value = message.get(name)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+        raise RequestError(
+            "bad_request", "%s: %r is missing or has a wrong type" % (message["type"], name)
+        )
+    return value
+
+
+def job_name(message: dict[str, Any]) -> str:
+    """Return the job a request is about. Raises: RequestError for what is no file name."""
+    name = field(message, "job", str)
+    if not _JOB.match(name):
+        raise RequestError("bad_request", "job: letters, digits, '.', '-', '_', at most 128")
+    return str(name)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """One line; numbers JSON does not know (NaN) are refused."""
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+class Output:
+    """Writes lines in a thread of its own: a host that stops reading never stops the agent."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines = queue.Queue()  # type: queue.Queue[bytes | None]
+        self._thread = threading.Thread(target=self._write, name="output", daemon=True)
+        self._thread.start()
+
+    def send(self, line: bytes) -> None:
+        """Write `line` soon."""
+        self._lines.put(line)
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is left, at most for `timeout_s`."""
+        self._lines.put(None)
+        self._thread.join(timeout_s)
+
+    def _write(self) -> None:
+        alive = True
+        while True:
+            line = self._lines.get()
+            if line is None:
+                return
+            view = memoryview(line)
+            while alive and view:
+                try:
+                    view = view[os.write(self._descriptor, view) :]
+                except OSError:
+                    alive = False  # the host is gone: the journal has it all
+
+
+def read_lines(descriptor: int, on_line: Callable[[bytes | None], None]) -> None:
+    """Hand each line of `descriptor` to `on_line`, at the end None. Runs until then.
+
+    A line beyond the limit is handed on cut short, so that it is refused, not collected.
+    """
+    with os.fdopen(descriptor, "rb") as stream:
+        while True:
+            try:
+                line = stream.readline(LINE_LIMIT_BYTES)
+            except OSError:
+                line = b""
+            if not line:
+                on_line(None)
+                return
+            while not line.endswith(b"\n") and len(line) >= LINE_LIMIT_BYTES:
+                rest = stream.readline(LINE_LIMIT_BYTES)
+                if not rest or rest.endswith(b"\n"):
+                    break
+            if line.strip():
+                on_line(line)

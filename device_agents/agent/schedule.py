@@ -1,0 +1,429 @@
+"""One job, as the worker runs it: load, check, warm up, interleaved blocks, sentinel, energy."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import sys
+import time
+import traceback
+from typing import Any, Callable
+
+from device_agents import power
+from device_agents.agent import energy, facts, precision, quiet, timing
+from device_agents.agent.protocol import SENTINEL
+from device_agents.x86 import board
+
+_CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+
+
+class DeadlineError(Exception):
+    """The job's time is over."""
+
+
+class Bench:
+    """What the worker keeps from job to job.
+
+    Attributes:
+        sentinels: loaded reference networks, by everything their session depends on.
+        peaks: memory already measured, by the same kind of key.
+        cores: the cores of the last job.
+        everywhere: the cores this process was given.
+    """
+
+    def __init__(self, runtime: Any, runtime_version: str, zygote: Any, root: str) -> None:
+        self.runtime = runtime
+        self.runtime_version = runtime_version
+        self.zygote = zygote
+        self.root = root
+        self.cores = None  # type: list[int] | None
+        self.everywhere = facts.allowed_cores()
+        self.sentinels = {}  # type: dict[Any, Any]
+        self.peaks = {}  # type: dict[Any, dict[str, Any]]
+
+
+class _Network:
+    """One item of the job while it is being measured."""
+
+    def __init__(self, item: dict[str, Any], earlier: dict[str, Any]) -> None:
+        self.name = item["item"]
+        self.spec = item
+        # Blocks a worker that crashed had already delivered count.
+        self.medians_ns = list(earlier.get("medians_ns", ()))  # type: list[float]
+        self.timed_ns = earlier.get("timed_ns", 0)  # type: int
+        self.data = b""
+        self.session = None  # type: Any
+        self.latency_ns = 0.0
+        self.warmup_ns = 0
+        self.stop = ""
+        self.ci_rel = None  # type: float | None
+
+
+class JobRun:
+    """Runs one job; everything it finds out goes to `emit`.
+
+    Args:
+        bench: what is kept between jobs.
+        job: a "measure" request, with deadline_ns (monotonic) and resume (see supervisor).
+        emit: takes an event; `note` takes the name of the item about to be touched, so that the
+            supervisor knows whose fault a crash was.
+        work: the work folder.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        job: dict[str, Any],
+        emit: Callable[[dict[str, Any]], None],
+        note: Callable[[str | None], None],
+        work: str,
+    ) -> None:
+        self._bench = bench
+        self._job = job
+        self._settings = job["settings"]
+        self._options = job["options"]
+        self._emit = emit
+        self._note_to = note
+        self._at = None  # type: str | None
+        self._work = work
+        self._root = bench.root
+        self._threads = int(self._options["threads"])
+        self._providers = bench.runtime.usable_providers(self._options.get("providers"))
+        # A pool that spins between operators is faster and burns energy doing nothing.
+        self._spinning = not self._settings["energy"]
+        self._temperatures = facts.temperature_files(self._root)
+        self._sentinel = None  # type: _Network | None
+        self._sentinel_ns = 0
+        self._n_sentinel = 0
+
+    def run(self) -> None:
+        """Run to the end. Raises: DeadlineError."""
+        self._cores = self._settle()
+        loaded = self._load_all()
+        warm = [network for network in loaded if self._guard(network, self._warm)]
+        self._start_sentinel(any_left=bool(warm))
+        done = self._rounds(warm)
+        if warm:
+            self._measure_sentinel()
+        self._energies(done)
+
+    # --- preparing ----------------------------------------------------------------------------
+
+    def _settle(self) -> list[int]:
+        """Take cores and priority, say what they are; returns the cores blocks are watched on."""
+        bench, wanted = self._bench, self._options.get("affinity")
+        cores = None
+        if wanted == "auto":
+            quiet.pin(None, bench.everywhere)
+            cores = quiet.choose_cores(self._threads, self._root, bench.cores)
+        elif wanted:
+            cores = list(wanted)
+        pinned = quiet.pin(cores, bench.everywhere)
+        bench.cores = pinned
+        if bench.zygote is not None:
+            others = [core for core in bench.everywhere if core not in (pinned or [])]
+            bench.zygote.move_to(others or bench.everywhere)
+        effective = {
+            "runtime": bench.runtime.NAME,
+            "ort_version": bench.runtime_version,
+            "threads": self._threads,
+            "inter_threads": 1,
+            "execution": "sequential",
+            "graph_optimization": "all",
+            "spinning": self._spinning and self._threads > 1,
+            "feed": "io_binding",
+            "providers": self._providers,
+            "cores": pinned,
+            "nice": quiet.set_nice(self._options.get("nice")),
+            "python": sys.version.split()[0],
+        }
+        self._emit(
+            {
+                "event": "job_started",
+                "environment": facts.environment(self._root, self._work),
+                "options": {"effective": effective},
+            }
+        )
+        return pinned or bench.everywhere
+
+    def _session(self, spec: dict[str, Any], data: bytes) -> Any:
+        return self._bench.runtime.Session(
+            data, self._threads, self._providers, self._spinning, spec.get("input_seed", 0)
+        )
+
+    def _key(self, spec: dict[str, Any]) -> Any:
+        cores = tuple(self._bench.cores or ()) if self._threads > 1 else ()
+        providers = tuple(self._providers)
+        return (spec["sha256"], self._threads, providers, self._spinning, cores)
+
+    def _load_all(self) -> list[_Network]:
+        """Load every network; the memory probe of the next one runs beside the loading of one."""
+        resume = (self._job.get("resume") or {}).get("items", {})
+        queue = []
+        for item in self._job["items"]:
+            network = _Network(item, resume.get(item["item"], {}))
+            if self._guard(network, self._read):
+                queue.append(network)
+        loaded = []
+        self._request_memory(queue[0] if queue else None)
+        for index, network in enumerate(queue):
+            peak = self._memory_of(network)
+            self._request_memory(queue[index + 1] if index + 1 < len(queue) else None)
+            if peak.get("signal") in _CRASH_SIGNALS:
+                name = signal.Signals(peak["signal"]).name
+                message = "loading it in a process of its own was ended by " + name
+                self._fail(network, "runtime_crashed", message)
+            elif self._guard(network, lambda net, mem=peak: self._load(net, mem)):
+                loaded.append(network)
+            network.data = b""
+        return loaded
+
+    def _read(self, network: _Network) -> None:
+        path = os.path.join(self._work, network.spec["path"])
+        network.data = self._bench.runtime.read_artifact(path, network.spec["sha256"])
+
+    def _request_memory(self, network: _Network | None) -> None:
+        bench = self._bench
+        if network is None or bench.zygote is None or self._key(network.spec) in bench.peaks:
+            return
+        bench.zygote.request(
+            path=os.path.join(self._work, network.spec["path"]),
+            threads=self._threads,
+            providers=self._providers,
+            spinning=self._spinning,
+            input_seed=network.spec.get("input_seed", 0),
+        )
+
+    def _memory_of(self, network: _Network) -> dict[str, Any]:
+        bench, key = self._bench, self._key(network.spec)
+        if bench.zygote is None:
+            return {"reason": "this system cannot fork"}
+        if key in bench.peaks:
+            return bench.peaks[key]
+        peak = bench.zygote.result()  # type: dict[str, Any]
+        if "peak" in peak:
+            bench.peaks[key] = peak
+        return peak
+
+    def _load(self, network: _Network, peak: dict[str, Any]) -> None:
+        self._check()
+        start_ns = time.perf_counter_ns()
+        session = self._session(network.spec, network.data)
+        loaded_ns = time.perf_counter_ns()
+        session.run()
+        first_ns = time.perf_counter_ns() - loaded_ns
+        output, finite = session.output()
+        network.session = session
+        self._emit(
+            {
+                "event": "loaded",
+                "item": network.name,
+                "load_ns": loaded_ns - start_ns,
+                "first_ns": first_ns,
+                "peak_memory_bytes": peak.get("peak"),
+                "runtime_memory_bytes": peak.get("base"),
+                "peak_memory_reason": peak.get("reason"),
+                "input_shapes": session.input_shapes,
+                "providers": session.providers,
+                "output": output,
+                "output_finite": finite,
+                "output_matches": _matches(output, network.spec.get("expected")),
+            }
+        )
+
+    # --- measuring ----------------------------------------------------------------------------
+
+    def _warm(self, network: _Network) -> None:
+        warmed, network.latency_ns = timing.warm_up(
+            network.session.run, self._settings, self._settings["warmup_min_s"], self._check
+        )
+        network.warmup_ns = warmed["duration_ns"]
+        self._emit({"event": "warmed", "item": network.name, **warmed})
+
+    def _rounds(self, networks: list[_Network]) -> list[_Network]:
+        """One block of each unfinished network per round, in random order, until all are done."""
+        order = random.Random(self._job["seed"])
+        unfinished = sorted(networks, key=lambda network: network.name)
+        unfinished = [network for network in unfinished if not self._is_done(network)]
+        while unfinished:
+            order.shuffle(unfinished)
+            for network in list(unfinished):
+                self._sentinel_if_due()
+                if not self._guard(network, self._block) or self._is_done(network):
+                    unfinished.remove(network)
+        return [network for network in networks if network.stop]
+
+    def _block(self, network: _Network) -> None:
+        self._check()
+        samples_ns = self._timed(network, len(network.medians_ns))
+        network.medians_ns.append(statistics.median(samples_ns))
+        network.timed_ns += sum(samples_ns)
+
+    def _timed(self, network: _Network, index: int) -> list[int]:
+        cores, root = self._cores, self._root
+        stolen_ns = facts.steal_ns(root, cores)
+        throttled = board.throttle_count(root, cores)
+        block = timing.timed_block(
+            network.session.run, timing.n_runs(self._settings, network.latency_ns)
+        )
+        clocks = [facts.clock_khz(root, core) for core in cores]
+        stolen_after_ns = facts.steal_ns(root, cores)
+        throttled_after = board.throttle_count(root, cores)
+        block.update(
+            event="block",
+            item=network.name,
+            block=index,
+            freq_khz=min((clock for clock in clocks if clock), default=None),
+            temperature_c=facts.temperature_c(self._temperatures),
+            steal_ns=_difference(stolen_ns, stolen_after_ns),
+            throttle=_difference(throttled, throttled_after),
+        )
+        self._emit(block)
+        return list(block["samples_ns"])
+
+    def _is_done(self, network: _Network) -> bool:
+        """Apply the stop rule; a network that needs no energy windows is finished here."""
+        reason, width = precision.stop_reason(
+            self._settings, network.medians_ns, network.timed_ns
+        )
+        if reason is None:
+            return False
+        network.stop, network.ci_rel = reason, width
+        if not self._settings["energy"]:
+            self._finish(network, {"reason": "not_requested"})
+        return True
+
+    def _finish(self, network: _Network, energy_facts: dict[str, Any]) -> None:
+        self._emit(
+            {
+                "event": "finished",
+                "item": network.name,
+                "n_blocks": len(network.medians_ns),
+                "ci_rel": network.ci_rel,
+                "stop": network.stop,
+                "warmup_ns": network.warmup_ns,
+                "timed_ns": network.timed_ns,
+                "energy": energy_facts,
+            }
+        )
+
+    # --- the sentinel -------------------------------------------------------------------------
+
+    def _start_sentinel(self, any_left: bool) -> None:
+        spec = self._job.get("sentinel")
+        if spec is None or not any_left:
+            return
+        network = _Network({"item": SENTINEL, "input_seed": 0, **spec}, {})
+        key = self._key(network.spec)
+        was_warm = key in self._bench.sentinels
+
+        def prepare(sentinel: _Network) -> None:
+            if not was_warm:
+                self._bench.sentinels.clear()
+                self._read(sentinel)
+                self._bench.sentinels[key] = self._session(sentinel.spec, sentinel.data)
+            sentinel.session = self._bench.sentinels[key]
+            # Kept from the job before, it only has to get its caches back.
+            min_s = 0.0 if was_warm else self._settings["warmup_min_s"]
+            warmed, sentinel.latency_ns = timing.warm_up(
+                sentinel.session.run, self._settings, min_s, self._check
+            )
+            self._emit({"event": "warmed", "item": SENTINEL, **warmed})
+
+        if self._guard(network, prepare):
+            self._sentinel = network
+            # After a crash the numbering goes on where the last worker stopped.
+            self._n_sentinel = int((self._job.get("resume") or {}).get("n_sentinel", 0))
+            self._measure_sentinel()
+
+    def _measure_sentinel(self) -> None:
+        def measure(sentinel: _Network) -> None:
+            self._check()
+            self._timed(sentinel, self._n_sentinel)
+
+        if self._sentinel is not None:
+            if not self._guard(self._sentinel, measure):
+                self._sentinel = None
+            self._n_sentinel += 1
+            self._sentinel_ns = time.monotonic_ns()
+
+    def _sentinel_if_due(self) -> None:
+        gap_s = (time.monotonic_ns() - self._sentinel_ns) / 1e9
+        if self._sentinel is not None and gap_s >= self._settings["sentinel_max_gap_s"]:
+            self._measure_sentinel()
+
+    # --- energy -------------------------------------------------------------------------------
+
+    def _energies(self, networks: list[_Network]) -> None:
+        """Measure the energy of each network; the idle window between two serves both."""
+        if not self._settings["energy"] or not networks:
+            return
+        source = power.describe(self._root)
+        read_uj = power.open_counter(self._root)
+        if read_uj is None:
+            for network in networks:
+                self._finish(network, {k: source[k] for k in ("reason", "detail", "hint")})
+            return
+        self._note(None)
+        idle = energy.idle_power(read_uj, self._check)
+        for network in networks:
+            before = idle
+            taken = []  # type: list[Any]
+
+            def loop(net: _Network, into: list[Any] = taken) -> None:
+                into.extend(energy.active_windows(net.session.run, read_uj, self._check))
+
+            if not self._guard(network, loop):
+                continue
+            idle = energy.idle_power(read_uj, self._check)
+            label_ns = statistics.median(network.medians_ns)
+            found = energy.summarise(taken, before, idle, label_ns)
+            self._finish(network, {"sensor": source["source"], "scope": source["scope"], **found})
+
+    # --- small things -------------------------------------------------------------------------
+
+    def _guard(self, network: _Network, step: Callable[[_Network], object]) -> bool:
+        """Do one step of one network; returns False, and says why, when it failed."""
+        self._note(network.name)
+        try:
+            step(network)
+        except DeadlineError:
+            raise
+        except Exception as exc:
+            traceback.print_exc()
+            code, message = self._bench.runtime.failure_of(exc)
+            self._fail(network, code, message)
+            return False
+        return True
+
+    def _fail(self, network: _Network, code: str, message: str) -> None:
+        network.session = None
+        self._emit({"event": "failed", "item": network.name, "code": code, "message": message})
+
+    def _note(self, name: str | None) -> None:
+        if name != self._at:
+            self._at = name
+            self._note_to(name)
+
+    def _check(self) -> None:
+        if time.monotonic_ns() > self._job["deadline_ns"]:
+            raise DeadlineError
+
+
+def _matches(output: list[float | None], expected: list[float] | None) -> bool | None:
+    """Whether `output` equals the host's to 1e-3, small values to 1e-4 of the largest."""
+    if expected is None:
+        return None
+    if len(output) != len(expected) or None in output:
+        return False
+    floor = 1e-4 * max([abs(value) for value in expected], default=0.0) + 1e-6
+    return all(
+        abs(got - value) <= 1e-3 * abs(value) + floor  # type: ignore[operator]
+        for got, value in zip(output, expected)
+    )
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before

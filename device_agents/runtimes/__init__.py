@@ -1,0 +1,1 @@
+"""One module per runtime: `describe`, `Session`, `failure_of`. Heavy imports inside functions."""

@@ -1,0 +1,1 @@
+"""Facts of x86 machines."""

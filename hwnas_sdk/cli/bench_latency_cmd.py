@@ -1,0 +1,98 @@
+"""`hwnas bench latency`: unseen devices predicted from a few of their latencies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hwnas_sdk.cli.bench_options import (
+    devices_option,
+    draw_figures,
+    samples_option,
+    train_devices_option,
+)
+from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.options import data_option, seed_option, verb
+
+# Those of workflows.bench_latency, which is too heavy to import for help; a test compares them.
+MODELS = ("bayes", "flops", "params", "linear-transfer", "nearest-device")
+REFERENCES = ("ours", "paper", "random")
+_COLUMNS = (
+    "spearman",
+    "kendall",
+    "kendall_ceiling",
+    "kendall_retest",
+    "mape_pct",
+    "median_ape_pct",
+    "coverage90",
+    "n",
+)
+
+
+@click.command(short_help="Predict unseen devices from a few of their latencies.")
+@data_option()
+@train_devices_option()
+@devices_option("Devices to predict, as if unseen.")
+@samples_option()
+@click.option(
+    "--metric",
+    type=click.Choice(["latency", "energy"]),
+    default="latency",
+    show_default=True,
+    help="Which table of the devices is predicted.",
+)
+@click.option(
+    "--model",
+    type=click.Choice(MODELS),
+    default="bayes",
+    show_default=True,
+    help="The predictor: ours, or a baseline to compare with.",
+)
+@click.option(
+    "--references",
+    type=click.Choice(REFERENCES),
+    default="ours",
+    show_default=True,
+    help="Which networks are measured on the unseen device: D-optimal, HELP's ten, or random.",
+)
+@click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="Fit anew for each device of --devices, on all others of both lists.",
+)
+@seed_option()
+@verb
+def latency(
+    app: App,
+    *,
+    data: tuple[Path, ...],
+    train_devices: tuple[str, ...],
+    devices: tuple[str, ...],
+    samples: int,
+    metric: str,
+    model: str,
+    references: str,
+    leave_one_out: bool,
+    seed: int,
+) -> None:
+    """Predict unseen devices from a few of their latencies and compare with the whole table.
+
+    The predictor is fitted on --train-devices, sees --samples values of each device of --devices,
+    and is judged on the rest of its column.
+    """
+    from hwnas_sdk.workflows.bench_latency import run_bench_latency
+
+    answer = run_bench_latency(
+        data,
+        train_devices=train_devices,
+        devices=devices,
+        samples=samples,
+        metric=metric,
+        model=model,
+        references=references,
+        leave_one_out=leave_one_out,
+        seed=seed,
+        on_event=app.progress,
+    )
+    app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

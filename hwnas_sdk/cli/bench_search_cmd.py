@@ -1,0 +1,109 @@
+"""`hwnas bench search`: how good the networks are that a search finds, by published tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hwnas_sdk.cli.bench_options import (
+    devices_option,
+    draw_figures,
+    samples_option,
+    train_devices_option,
+)
+from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.options import data_option, seed_option, verb
+
+# Those of workflows.bench_search, which is too heavy to import for help; a test compares them.
+METHODS = ("nsga2", "random")
+_COLUMNS = (
+    "hv",
+    "hv_true",
+    "normalized_hv",
+    "normalized_hv_sd",
+    "gd_plus",
+    "igd_plus",
+    "n_distinct",
+    "search_seconds",
+)
+
+
+@click.command(short_help="Hypervolume of what a search finds on published tables.")
+@data_option()
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="nsga2",
+    show_default=True,
+    help="How candidates are searched.",
+)
+@train_devices_option()
+@devices_option("Devices to search for, as if unseen.")
+@click.option(
+    "--train-accuracies",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Accuracies the accuracy predictor may learn from.",
+)
+@samples_option()
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Networks the search returns in each round.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rounds; each reveals the true values of its candidates to the next.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Repetitions with other seeds; figures are means over them.",
+)
+@seed_option()
+@verb
+def search(
+    app: App,
+    *,
+    data: tuple[Path, ...],
+    method: str,
+    train_devices: tuple[str, ...],
+    devices: tuple[str, ...],
+    train_accuracies: int,
+    samples: int,
+    candidates: int,
+    rounds: int,
+    seeds: int,
+    seed: int,
+) -> None:
+    """Search with predictors, then score the candidates with their true values.
+
+    Hypervolume: cells with an error of 90 % or more are left out, both objectives are scaled to
+    [0, 1] over the table, the reference point is (1, 1). 'normalized_hv' is relative to the true
+    front.
+    """
+    from hwnas_sdk.workflows.bench_search import run_bench_search
+
+    answer = run_bench_search(
+        data,
+        method=method,
+        train_devices=train_devices,
+        devices=devices,
+        train_accuracies=train_accuracies,
+        samples=samples,
+        candidates=candidates,
+        rounds=rounds,
+        seeds=seeds,
+        seed=seed,
+        on_event=app.progress,
+    )
+    app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

@@ -1,0 +1,275 @@
+"""`hwnas bench latency`: how well unseen devices are predicted from a few of their values.
+
+Reads only what its arguments declare: the training devices' columns and, of each unseen device,
+the values of the reference networks. Loads no shipped weights; the prior and the design of the
+references are made anew. The rest of an unseen device's column serves for judging alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors import baselines
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.metrics import agreement, kendall
+from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
+from hwnas_sdk.store.tables import BenchTables, load_tables
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+MODELS: Final = ("bayes", "flops", "params", "linear-transfer", "nearest-device")
+REFERENCES: Final = ("ours", "paper", "random")
+_MIN_RETEST_PAIRS: Final = 100
+_TASK: Final = "bench latency"
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What stays the same over the unseen devices. Rows are those of the tables."""
+
+    tables: BenchTables
+    features: Floats  # (n, F)
+    columns: dict[str, Floats]  # every device of the metric, (n,), NaN = not measured
+    samples: int
+    model: str
+    references: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What was learned from the training devices."""
+
+    prior: LatencyPrior | None  # None for a baseline on references that need no design
+    known: Floats  # (n, n_train)
+
+
+def run_bench_latency(
+    data_dirs: Sequence[Path],
+    *,
+    train_devices: Sequence[str],
+    devices: Sequence[str],
+    samples: int = 10,
+    metric: str = "latency",
+    model: str = "bayes",
+    references: str = "ours",
+    leave_one_out: bool = False,
+    seed: int = 0,
+    on_event: EventSink = ignore,
+) -> dict[str, Any]:
+    """Predict each device of `devices` from `samples` of its values; compare with its column.
+
+    Args:
+        data_dirs: folders of public tables.
+        train_devices: known devices.
+        devices: devices treated as unseen.
+        samples: how many values of an unseen device the model sees.
+        metric: "latency" or "energy".
+        model: one of `MODELS`.
+        references: which networks are sampled: "ours" (D-optimal under the prior of the training
+            devices), "paper" (HELP's ten, at most 10), "random" (by `seed`).
+        leave_one_out: each device of `devices` is left out in turn, and all the others of
+            `devices` and `train_devices` are known.
+        seed: for random references.
+        on_event: told after each device.
+
+    Returns the JSON document of the contract. Per device also `noise_rel` (estimated relative
+    noise), `n_samples` and `kendall_retest`: tau-b between the two members of the pairs of cells
+    that run the same operators (nodes 1 and 2 swapped while edge 1->2 is none), the table's own
+    repeatability. Evaluated are live cells (error below 90 %) that were measured on the device.
+
+    Raises: ConfigError for a device the tables do not have (with those they have), an unknown
+        model, or a training device among the unseen; DataError for missing tables.
+    """
+    _check_choice("model", model, MODELS)
+    _check_choice("reference set", references, REFERENCES)
+    _check_counts(samples, references, devices)
+    tables = load_tables(data_dirs)
+    for name in [*train_devices, *devices]:
+        tables.device(name, metric=metric)
+    bench = _Bench(
+        tables=tables,
+        features=structural_features(tables.genotypes),
+        columns=tables.metric(metric),
+        samples=samples,
+        model=model,
+        references=references,
+        seed=seed,
+    )
+    fit_seconds = adapt_seconds = 0.0
+    fitted: _Fitted | None = None
+    answers: dict[str, dict[str, Any]] = {}
+    unseen = list(dict.fromkeys(devices))
+    for done, device in enumerate(unseen):
+        if fitted is None or leave_one_out:
+            started = time.perf_counter()
+            fitted = _fit(bench, _known_devices(device, train_devices, unseen, leave_one_out))
+            fit_seconds += time.perf_counter() - started
+        started = time.perf_counter()
+        answers[device], spent = _predict_device(bench, fitted, device)
+        fit_seconds += time.perf_counter() - started - spent
+        adapt_seconds += spent
+        rho = answers[device]["spearman"]
+        message = f"{device}: Spearman {rho:.3f}" if rho is not None else device
+        on_event(Event(_TASK, done + 1, len(unseen), message))
+    return {
+        "devices": answers,
+        "mean_spearman": _mean([answer["spearman"] for answer in answers.values()]),
+        "mean_kendall": _mean([answer["kendall"] for answer in answers.values()]),
+        "model": model,
+        "metric": metric,
+        "references": references,
+        "samples": samples,
+        "train_devices": list(train_devices),
+        "leave_one_out": leave_one_out,
+        "seed": seed,
+        "fit_seconds": round(fit_seconds, 4),
+        "adapt_seconds": round(adapt_seconds / len(answers), 4),
+    }
+
+
+def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}")
+
+
+def _check_counts(samples: int, references: str, devices: Sequence[str]) -> None:
+    if not devices:
+        raise ConfigError("no device to predict", hint="--devices X,Y")
+    if samples < 1:
+        raise ConfigError(f"cannot learn a device from {samples} samples", hint="--samples 10")
+    if references == "paper" and samples > len(PAPER_INDICES):
+        raise ConfigError(
+            f"the paper's reference set has {len(PAPER_INDICES)} networks, not {samples}",
+            hint="use --references ours for more samples",
+        )
+
+
+def _known_devices(
+    device: str, train_devices: Sequence[str], unseen: Sequence[str], leave_one_out: bool
+) -> list[str]:
+    """Training devices for one unseen device; never that device itself."""
+    if leave_one_out:
+        known = [d for d in dict.fromkeys([*train_devices, *unseen]) if d != device]
+    else:
+        known = list(dict.fromkeys(train_devices))
+        leaked = sorted(set(known) & set(unseen))
+        if leaked:
+            raise ConfigError(
+                f"{', '.join(leaked)}: a training device cannot also be an unseen one",
+                hint="--leave-one-out leaves each device out of its own prediction",
+            )
+    if not known:
+        raise ConfigError("no training device", hint="--train-devices A,B")
+    return known
+
+
+def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
+    columns = np.stack([bench.columns[name] for name in known], axis=1)
+    prior = None
+    if bench.model == "bayes" or bench.references == "ours":
+        live = bench.tables.live
+        latencies = {name: bench.columns[name][live] for name in known}
+        prior = LatencyPrior.fit(bench.features[live], latencies)
+    return _Fitted(prior, columns)
+
+
+def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
+    """Rows to sample on `device`: live, and measured there."""
+    eligible = bench.tables.live & np.isfinite(bench.columns[device])
+    if bench.references == "paper":
+        row_of = {int(index): row for row, index in enumerate(bench.tables.index)}
+        rows = [row_of[i] for i in PAPER_INDICES if i in row_of and eligible[row_of[i]]]
+        chosen = np.array(rows[: bench.samples], dtype=np.int64)
+    elif int(eligible.sum()) < bench.samples:
+        chosen = np.empty(0, dtype=np.int64)
+    elif bench.references == "random":
+        rng = child_rng(bench.seed, _TASK, device)
+        chosen = rng.choice(np.flatnonzero(eligible), bench.samples, replace=False)
+    else:
+        assert fitted.prior is not None
+        chosen = d_optimal_references(
+            fitted.prior, bench.features, bench.samples, eligible=eligible
+        )
+    if not chosen.size:
+        raise DataError(
+            f"{device}: {int(eligible.sum())} measured live cells, {bench.samples} are needed",
+            code="too_few_rows",
+        )
+    return chosen
+
+
+def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[str, Any], float]:
+    """Figures of one device, and the seconds spent adapting and predicting all rows."""
+    rows = _references(bench, fitted, device)
+    seen = bench.columns[device][rows]  # the only values of the device a model gets
+    started = time.perf_counter()
+    mean, sd, noise_rel = _predict(bench, fitted, rows, seen)
+    spent = time.perf_counter() - started
+    truth = bench.columns[device]
+    judged = bench.tables.live & np.isfinite(truth) & np.isfinite(mean)
+    figures = agreement(truth[judged], mean[judged], None if sd is None else sd[judged])
+    answer: dict[str, Any] = {
+        **asdict(figures),
+        "kendall_retest": _retest(bench.tables, truth),
+        "noise_rel": noise_rel,
+        "n_samples": len(rows),
+    }
+    return answer, spent
+
+
+def _predict(
+    bench: _Bench, fitted: _Fitted, rows: Indices, seen: Floats
+) -> tuple[Floats, Floats | None, float | None]:
+    """Prediction for every row, its sd (None for a baseline) and the estimated noise."""
+    features = bench.features
+    if bench.model == "bayes":
+        assert fitted.prior is not None
+        model = fitted.prior.adapt(features[rows], seen)
+        prediction = model.predict(features)
+        return prediction.mean, prediction.sd, model.noise_rel
+    if bench.model == "flops":
+        mean = baselines.scaled(baselines.counted(features, baselines.MACS_M), rows, seen)
+    elif bench.model == "params":
+        mean = baselines.scaled(baselines.counted(features, baselines.PARAMS_M), rows, seen)
+    else:
+        # A known device without a value on a reference cannot be compared there: leave it out.
+        complete = np.isfinite(fitted.known[rows]).all(axis=0)
+        if not complete.any():
+            raise DataError("no training device was measured on all reference networks")
+        known = fitted.known[:, complete]
+        transfer = bench.model == "linear-transfer"
+        predict = baselines.linear_transfer if transfer else baselines.nearest_device
+        mean = predict(known, rows, seen)
+    return mean, None, None
+
+
+def _retest(tables: BenchTables, truth: Floats) -> float | None:
+    """tau-b between swapped cells that execute the same operators; None with few pairs."""
+    genotypes = tables.genotypes
+    swapped = genotypes[:, [1, 0, 2, 3, 5, 4]]
+    weight = 5 ** np.arange(genotypes.shape[1])
+    own, other = genotypes @ weight, swapped @ weight
+    row_of = {int(code): row for row, code in enumerate(own)}
+    firsts = np.flatnonzero((genotypes[:, 2] == 0) & (own < other) & tables.live)
+    pairs = [(row, row_of[int(other[row])]) for row in firsts if int(other[row]) in row_of]
+    values = truth[np.array(pairs, dtype=np.int64).reshape(-1, 2)]
+    values = values[np.isfinite(values).all(axis=1)]
+    return kendall(values[:, 0], values[:, 1]) if len(values) >= _MIN_RETEST_PAIRS else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

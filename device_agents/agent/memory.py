@@ -76,6 +76,10 @@ class Zygote:
         ask_read, self._ask = os.pipe()
         self._answer, answer_write = os.pipe()
         parent = os.getpid()
+        try:
+            pages = resident_file_pages()
+        except OSError:
+            pages = []  # no pagemap here: children will look smaller by the shared code
         with warnings.catch_warnings():
             # The runtime's logging thread is idle; children never use it.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -84,7 +88,7 @@ class Zygote:
             try:
                 process.die_with_parent(parent)
                 _leave_pipes(keep=(ask_read, answer_write))
-                _serve(ask_read, answer_write, runtime)
+                _serve(ask_read, answer_write, pages, runtime)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -93,12 +97,13 @@ class Zygote:
         os.close(answer_write)
         self.pid = pid
 
-    def move_to(self, cores: list[int]) -> None:
-        """Let the children run on `cores`."""
+    def settle(self, cores: list[int], nice: int) -> None:
+        """Let the children run on `cores` with the worker's priority."""
         try:
             os.sched_setaffinity(self.pid, cores)
+            os.setpriority(os.PRIO_PROCESS, self.pid, nice)
         except OSError:
-            pass  # it ended (`result` will say so), or pinning is not allowed anyway
+            pass  # it ended (`result` will say so), or this is not allowed anyway
 
     def request(self, **fields: Any) -> None:
         """Start measuring: path, threads, providers, spinning, input_seed."""
@@ -129,11 +134,7 @@ def _leave_pipes(keep: tuple[int, int]) -> None:
                 continue  # the one the listing itself used
 
 
-def _serve(ask: int, answer: int, runtime: Any) -> None:
-    try:
-        pages = resident_file_pages()
-    except OSError:
-        pages = []  # no pagemap here: children then look smaller by the shared code
+def _serve(ask: int, answer: int, pages: list[int], runtime: Any) -> None:
     with os.fdopen(ask, "rb") as requests:
         for line in requests:
             reply = _measure(json.loads(line.decode("ascii")), pages, runtime)

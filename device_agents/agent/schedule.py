@@ -122,9 +122,10 @@ class JobRun:
             cores = list(wanted)
         pinned = quiet.pin(cores, bench.everywhere)
         bench.cores = pinned
+        nice = quiet.set_nice(self._options.get("nice"))
         if bench.zygote is not None:
             others = [core for core in bench.everywhere if core not in (pinned or [])]
-            bench.zygote.move_to(others or bench.everywhere)
+            bench.zygote.settle(others or bench.everywhere, nice)
         effective = {
             "runtime": bench.runtime.NAME,
             "ort_version": bench.runtime_version,
@@ -136,7 +137,7 @@ class JobRun:
             "feed": "io_binding",
             "providers": self._providers,
             "cores": pinned,
-            "nice": quiet.set_nice(self._options.get("nice")),
+            "nice": nice,
             "python": sys.version.split()[0],
         }
         self._emit(

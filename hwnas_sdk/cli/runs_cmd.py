@@ -34,7 +34,7 @@ def list_runs(app: App, *, kind: str | None, limit: int) -> None:
     'hwnas report' and 'hwnas compare' take the id or a unique start of it.
     """
     store = app.store(read_only=True)
-    newest = store.runs(kind)[:limit]
+    newest = store.runs(kind)[::-1][:limit]
     rows = [
         {
             "id": run.id,

@@ -50,7 +50,7 @@ def search(
         show_plan(app, {"device": device, **plan.to_json(), "n_evaluations": plan.n_evaluations})
         return
     from hwnas_sdk.cli.render import json_text
-    from hwnas_sdk.workflows.files import write_text_atomic
+    from hwnas_sdk.core.files import write_text_atomic
     from hwnas_sdk.workflows.search import search_front
 
     lab = open_lab(app)

@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.report import _run_plots
-from hwnas_sdk.report._files import write_atomic
 from hwnas_sdk.report._page import both_widths, render_template
 from hwnas_sdk.report._rows import FlagView, flag_views, shared_flags
 from hwnas_sdk.report._text import (
@@ -114,7 +114,7 @@ def write_comparison(
 
     Raises: DataError when the file cannot be written.
     """
-    return write_atomic(render_comparison(a, b, pairs, **options).encode(), path)
+    return write_bytes_atomic(path, render_comparison(a, b, pairs, **options).encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.report import _run_plots, plots
 from hwnas_sdk.report._answer import answer
-from hwnas_sdk.report._files import write_atomic
 from hwnas_sdk.report._front import measured_candidates
 from hwnas_sdk.report._page import both_widths, render_template
 from hwnas_sdk.report._rows import (
@@ -76,7 +76,7 @@ def write_report(data: ReportData, path: Path) -> Path:
 
     Raises: DataError when the file cannot be written.
     """
-    return write_atomic(render_report(data).encode(), path)
+    return write_bytes_atomic(path, render_report(data).encode())
 
 
 def _plots(data: ReportData) -> dict[str, Markup]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.core.types import VerifiedCandidate
 from hwnas_sdk.report._figure import (
     MARKERS,
@@ -25,7 +26,6 @@ from hwnas_sdk.report._figure import (
     scale_axis,
     with_scale,
 )
-from hwnas_sdk.report._files import write_atomic
 from hwnas_sdk.report._front import Measured, anchor, picks, valid_ms, verified_front
 from hwnas_sdk.report._svg import LIGHT, TOKENS, drawing, inline_svg
 from hwnas_sdk.report._text import milliseconds, short_name, signed_pct
@@ -268,4 +268,4 @@ def front_png(data: ReportData, path: Path, *, dpi: int = 160) -> Path:
         figure.savefig(
             picture, format="png", dpi=dpi, facecolor=LIGHT["panel"], metadata={"Software": None}
         )
-    return write_atomic(picture.getvalue(), path)
+    return write_bytes_atomic(path, picture.getvalue())

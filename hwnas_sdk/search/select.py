@@ -23,7 +23,7 @@ Indices = NDArray[np.int64]
 
 N_DRAWS = 128
 POOL = 300
-"""Architectures that drawn selection considers: those best placed, as predicted or with luck."""
+"""Architectures compared by their gain: those of best rank, as predicted or with luck."""
 
 KIN_LENGTH = 8.0
 """Hamming distance over which the correlation of two prediction errors falls to 1/e."""
@@ -76,13 +76,15 @@ def choose_candidates(
     span = np.where(worst > ideal, worst - ideal, 1.0)
     attained = None if known is None else (np.asarray(known, dtype=np.float64) - ideal) / span
     picker = _Picker(k, group)
-    if sd is not None:
-        spread = np.asarray(sd, dtype=np.float64)
-        pool = _pool(means, spread, rows)
-        drawn = _draws(
+    spread = np.zeros_like(means) if sd is None else np.asarray(sd, dtype=np.float64)
+    pool = _pool(means, spread, rows)
+    if sd is None:
+        points = means[pool][:, None, :]
+    else:
+        points = _draws(
             means[pool], spread[pool], None if kin is None else np.asarray(kin)[pool], seed
         )
-        picker.pick(pool, (drawn - ideal) / span, attained)
+    picker.pick(pool, (points - ideal) / span, attained)
     scaled = (means - ideal) / span
     while not picker.full:
         left = rows[~np.isin(rows, picker.seen)]

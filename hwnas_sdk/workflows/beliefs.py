@@ -14,7 +14,7 @@ from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.types import Architecture, Measurement
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
-from hwnas_sdk.predictors.encodings import live_edges, structural_features
+from hwnas_sdk.predictors.encodings import N_FEATURES, live_edges, structural_features
 from hwnas_sdk.predictors.memory import MemoryModel, analytic_mib
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
@@ -85,7 +85,7 @@ class Beliefs:
         prior = prior or LatencyPrior.shipped()
         features = np.concatenate(
             [features_of([label], folded=label.folded) for label in labels]
-            or [np.empty((0, prior.n_features))]
+            or [np.empty((0, N_FEATURES))]
         )
         latency_ms = np.array([label.latency_ms for label in labels])
         rel_sd = np.array([label.rel_sd or 0.0 for label in labels])
@@ -177,5 +177,9 @@ def _features(genotypes: Genotypes, *, folded: bool) -> Values:
     folded cells with many of them run a little faster than predicted until measured labels of
     folded networks have corrected it.
     """
-    executed = np.where(live_edges(genotypes), genotypes, 0) if folded else genotypes
-    return structural_features(executed)
+    return structural_features(executed_cells(genotypes) if folded else genotypes)
+
+
+def executed_cells(genotypes: Genotypes) -> Genotypes:
+    """Cells whose dead edges are set to ``none``, shape (n, 6)."""
+    return np.where(live_edges(genotypes), genotypes, 0)

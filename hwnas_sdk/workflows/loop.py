@@ -278,8 +278,8 @@ class Loop:
         self.on_event(
             Event(
                 "round",
-                message=f"round {verdict.round}: {len(verdict.candidates)} measured, Spearman {rho}, "
-                f"{len(verdict.dominated_after_measuring)} fell off the front",
+                message=f"round {verdict.round}: {len(verdict.candidates)} measured, "
+                f"Spearman {rho}, {len(verdict.dominated_after_measuring)} fell off the front",
             )
         )
 

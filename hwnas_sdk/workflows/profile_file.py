@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.files import write_text_atomic
 from hwnas_sdk.core.types import DeviceProfile, Origin
-from hwnas_sdk.workflows.files import write_text_atomic
 
 SCHEMA: Literal[1] = 1
 

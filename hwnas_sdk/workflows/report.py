@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import hwnas_sdk
 from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.core.files import write_text_atomic
 from hwnas_sdk.core.types import DeviceSpec, Measurement, Verdict
 from hwnas_sdk.report.data import (
     ComparisonPair,
@@ -24,7 +25,6 @@ from hwnas_sdk.report.data import (
 )
 from hwnas_sdk.report.html import render_comparison, render_report
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
-from hwnas_sdk.workflows.files import write_text_atomic
 from hwnas_sdk.workflows.fronts import verdict_from_mapping
 from hwnas_sdk.workflows.loop import union_hypervolume
 from hwnas_sdk.workflows.profile_file import profile_from_mapping

@@ -14,7 +14,8 @@ from hwnas_sdk.search.base import relative_excess
 from hwnas_sdk.search.nsga2 import Nsga2Searcher, mutate, uniform_crossover
 from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
-from hwnas_sdk.spaces import get_space
+from hwnas_sdk.search.traits import Traits
+from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.testing.searcher import SearcherConformance
 
 
@@ -117,16 +118,53 @@ def test_batches_may_change_size(space):
         searcher.tell(genotypes, conv_cost(genotypes))
 
 
-@pytest.mark.slow
-def test_the_whole_space_can_be_asked(space):
-    n_live = int(space.live_mask().sum())
-    for searcher in (
-        RandomSearcher(space, seed=0),
-        Nsga2Searcher(space, population=50, seed=0),
-    ):
-        result = search(space, conv_cost, searcher, 40, n_per_generation=1000)
-        distinct = {tuple(row) for row in result.evaluated.genotypes.tolist()}
-        assert len(distinct) == result.n_evaluations == n_live
+class TinySpace(SearchSpace):
+    """27 members, 9 of them dead; a decision with one choice; two members share a function."""
+
+    name = "tiny"
+    choices = (3, 3, 1, 3)
+    datasets = ("none",)
+
+    def encode(self, architecture):
+        return "-".join(map(str, architecture.genotype))
+
+    def decode(self, text):
+        return self.architecture([int(gene) for gene in text.split("-")])
+
+    def layers(self, architecture, *, dataset=None, folded=False):
+        raise NotImplementedError
+
+    def family(self, architecture):
+        return min(architecture.genotype[0], 1), *architecture.genotype[1:]
+
+    def is_dead(self, architecture):
+        return architecture.genotype[0] == 0
+
+
+@pytest.mark.parametrize("kind", [RandomSearcher, Nsga2Searcher])
+def test_a_space_is_asked_completely_and_then_no_more(kind):
+    space = TinySpace()
+    searcher = kind(space, seed=0)
+    result = search(space, lambda g: g[:, :2].astype(float), searcher, 10, n_per_generation=7)
+    distinct = {tuple(row) for row in result.evaluated.genotypes.tolist()}
+    assert len(distinct) == result.n_evaluations == 18
+    assert searcher.ask(5).shape == (0, 4)
+
+
+def test_traits_are_looked_up_once():
+    calls = []
+
+    class Counting(TinySpace):
+        def is_dead(self, architecture):
+            calls.append(architecture)
+            return super().is_dead(architecture)
+
+    traits = Traits(Counting())
+    genotypes = np.array([[0, 1, 0, 2], [1, 1, 0, 2], [2, 1, 0, 2]])
+    for _ in range(2):
+        np.testing.assert_array_equal(traits.dead(genotypes), [True, False, False])
+    assert len(calls) == 3
+    assert traits.family((1, 1, 0, 2)) == traits.family((2, 1, 0, 2)) != traits.family((2, 2, 0, 2))
 
 
 def test_scores_that_are_not_numbers_stop_the_search(space):

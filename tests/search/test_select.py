@@ -84,12 +84,9 @@ def test_limits_groups_and_known_points():
         chosen = choose_candidates(points, spread, 20, group=lambda i: int(groups[i]))  # noqa: B023
         assert sorted(groups[chosen].tolist()) == list(range(12))
 
-        known = points[(points[:, 0] < 0.5)]  # that half is already attained
-        chosen = choose_candidates(points, spread, 5, known=known)
-        assert np.median(points[chosen, 0]) > 0.5
-        if spread is None:
-            assert (points[chosen, 0] >= 0.5).all()
-
+    known = points[points[:, 0] < 0.5]  # that half is already attained
+    chosen = choose_candidates(points, None, 5, known=known)
+    assert (points[chosen, 0] >= 0.5).all()
     assert choose_candidates(points, None, 5, feasible=np.zeros(300, dtype=bool)).size == 0
     assert choose_candidates(points, None, 0).size == 0
     assert choose_candidates(np.empty((0, 2)), None, 5).size == 0

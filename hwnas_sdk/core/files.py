@@ -11,8 +11,8 @@ from pathlib import Path
 from hwnas_sdk.core.errors import DataError
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, durably, all or nothing.
+def write_bytes_atomic(path: Path, data: bytes) -> Path:
+    """Replace `path` by `data`, durably, all or nothing; returns `path`.
 
     Raises: DataError (`no_space` or `not_writable`) that names the file.
     """
@@ -36,8 +36,9 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
             code="no_space" if full else "not_writable",
             hint="free some disk space" if full else "choose another path with -o",
         ) from exc
+    return path
 
 
-def write_text_atomic(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str) -> Path:
     """Replace `path` by `text` (UTF-8); see `write_bytes_atomic`."""
-    write_bytes_atomic(path, text.encode())
+    return write_bytes_atomic(path, text.encode())

@@ -1,0 +1,192 @@
+"""One search: beliefs in, a front of candidates out. Nothing is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.clock import SYSTEM_CLOCK
+from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.core.types import OBJECTIVES, Architecture, Candidate, ParetoFront
+from hwnas_sdk.search.base import Searcher, relative_excess
+from hwnas_sdk.search.nsga2 import Nsga2Searcher
+from hwnas_sdk.search.random import RandomSearcher
+from hwnas_sdk.search.run import search
+from hwnas_sdk.search.select import choose_candidates
+from hwnas_sdk.search.traits import traits_of
+from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
+from hwnas_sdk.workflows.beliefs import Beliefs, executed_cells
+
+AUTO = "nsga2"
+"""What ``auto`` stands for in this version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """What a search was asked for.
+
+    Attributes:
+        method: auto, nsga2 or random.
+        objectives: two or three of error, latency, memory; the first two orders of the front.
+        candidates: how many networks to propose.
+        population, generations: of the evolution; random scores as many networks.
+        max_latency_ms, max_memory_mib: limits on predicted values, None for none.
+    """
+
+    space: str = "nasbench201"
+    method: str = "auto"
+    objectives: tuple[str, ...] = ("error", "latency")
+    candidates: int = 24
+    population: int = 100
+    generations: int = 50
+    max_latency_ms: float | None = None
+    max_memory_mib: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be searched.
+
+        Raises: ConfigError.
+        """
+        if self.method not in ("auto", "nsga2", "random"):
+            raise ConfigError(
+                f"unknown search method {self.method!r}", hint="one of auto, nsga2, random"
+            )
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or len(set(self.objectives)) != len(self.objectives):
+            raise ConfigError(
+                f"objectives {','.join(self.objectives)!r} are not different known ones",
+                hint=f"two or three of {', '.join(OBJECTIVES)}",
+            )
+        if not {"error", "latency"} <= set(self.objectives):
+            raise ConfigError(
+                "a search needs error and latency among its objectives",
+                hint="add memory as a third one if you like: --objectives error,latency,memory",
+            )
+        if self.candidates < 1 or self.population < 2 or self.generations < 1:
+            raise ConfigError("candidates, population and generations must be positive")
+
+    @property
+    def n_evaluations(self) -> int:
+        """Networks scored at most."""
+        return self.population * self.generations
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        return {**asdict(self), "objectives": list(self.objectives)}
+
+    def get_space(self) -> SearchSpace:
+        """The space to search."""
+        return get_space(self.space)
+
+    def make_searcher(self, space: SearchSpace, *, seed: int) -> Searcher:
+        """Fresh searcher of the chosen method."""
+        method = AUTO if self.method == "auto" else self.method
+        m = len(self.objectives)
+        if method == "random":
+            return RandomSearcher(space, seed=seed, n_objectives=m)
+        return Nsga2Searcher(space, population=self.population, seed=seed, n_objectives=m)
+
+
+def search_front(
+    space: SearchSpace,
+    beliefs: Beliefs,
+    *,
+    plan: SearchPlan,
+    device_id: str,
+    stream: int = 0,
+    exclude: AbstractSet[Architecture] = frozenset(),
+    on_event: EventSink = ignore,
+) -> ParetoFront:
+    """Search `space` with predicted objectives and choose the candidates worth measuring.
+
+    No two candidates compute the same function, none is dead, none is in `exclude` (nor computes
+    the function of one that is). `stream` varies the randomness between the rounds of a loop.
+    Raises: ConfigError when nothing satisfies the limits.
+    """
+    started_s = SYSTEM_CLOCK.monotonic_s()
+    seed = int(child_rng(plan.seed, "search", stream).integers(2**31))
+    limits = [("latency", plan.max_latency_ms), ("memory", plan.max_memory_mib)]
+    limited = [(name, bound) for name, bound in limits if bound is not None]
+
+    def score(genotypes: Genotypes) -> NDArray[np.float64]:
+        return beliefs.predict(genotypes, plan.objectives)[0]
+
+    def violation(genotypes: Genotypes) -> NDArray[np.float64]:
+        values = beliefs.predict(genotypes, [name for name, _ in limited])[0]
+        return relative_excess(values, np.array([bound for _, bound in limited]))
+
+    result = search(
+        space,
+        score,
+        plan.make_searcher(space, seed=seed),
+        plan.generations,
+        n_per_generation=plan.population,
+        violation=violation if limited else None,
+        on_event=on_event,
+    )
+    seen = result.evaluated
+    means, sds = beliefs.predict(seen.genotypes, plan.objectives)
+    traits = traits_of(space)
+    taken = {traits.family(arch.genotype) for arch in exclude}
+    rows = [tuple(int(g) for g in row) for row in seen.genotypes.tolist()]
+    fresh = np.array([traits.family(row) not in taken for row in rows])
+    chosen = choose_candidates(
+        means,
+        sds,
+        plan.candidates,
+        kin=executed_cells(seen.genotypes),
+        feasible=fresh & (seen.violation <= 0.0),
+        group=lambda i: traits.family(rows[i]),
+        seed=seed,
+    )
+    if not len(chosen):
+        raise DataError(
+            "no network satisfies the limits"
+            if limited
+            else "every network this search found is measured already",
+            code="nothing_found",
+            hint="raise --max-latency-ms or --max-memory-mib" if limited else "start a new loop",
+        )
+    candidates = _candidates(space, beliefs, plan, seen.genotypes[chosen])
+    return ParetoFront(
+        device_id=device_id,
+        space=space.name,
+        objectives=plan.objectives,
+        candidates=candidates,
+        method=AUTO if plan.method == "auto" else plan.method,
+        seed=plan.seed,
+        n_evaluations=result.n_evaluations,
+        duration_s=SYSTEM_CLOCK.monotonic_s() - started_s,
+        provenance=beliefs.provenance(),
+    )
+
+
+def _candidates(
+    space: SearchSpace, beliefs: Beliefs, plan: SearchPlan, genotypes: Genotypes
+) -> tuple[Candidate, ...]:
+    """Candidates with everything that can be predicted of them, fastest first."""
+    names = list(plan.objectives)
+    if beliefs.memory is not None and "memory" not in names:
+        names.append("memory")
+    means, sds = beliefs.predict(genotypes, names)
+    keys = [OBJECTIVES[name].key for name in names]
+    candidates = []
+    for i in np.argsort(means[:, names.index("latency")], kind="stable"):
+        arch = space.architecture(genotypes[i])
+        candidates.append(
+            Candidate(
+                architecture=arch,
+                arch=space.encode(arch),
+                values=dict(zip(keys, means[i].tolist(), strict=True)),
+                sd=dict(zip(keys, sds[i].tolist(), strict=True)),
+                origin=dict.fromkeys(keys, "predicted"),
+            )
+        )
+    return tuple(candidates)

@@ -136,7 +136,7 @@ def cgroup_quota(root: str) -> float | None:
     """Cores' worth of CPU time the control group allows, None without a limit."""
     own = "/"
     for line in (read(root, "proc/self/cgroup") or "").splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" or "cpu" in controllers.split(","):
             own = path
     quotas = []

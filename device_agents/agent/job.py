@@ -147,7 +147,7 @@ def _checked(message: dict[str, Any]) -> dict[str, Any]:
         raise RequestError("bad_request", "options: nice is a number or null")
     if not (providers is None or isinstance(providers, list)):
         raise RequestError("bad_request", "options: providers is a list of names or null")
-    items = [_item(entry, True) for entry in field(message, "items", list)]
+    items = [_item(entry, named=True) for entry in field(message, "items", list)]
     names = [item["item"] for item in items]
     if not items or len(set(names)) != len(names) or SENTINEL in names:
         raise RequestError("bad_request", "items: need distinct names, none of them @sentinel")
@@ -163,13 +163,13 @@ def _checked(message: dict[str, Any]) -> dict[str, Any]:
         },
         "settings": settings,
         "items": items,
-        "sentinel": None if sentinel is None else _item(sentinel, False),
+        "sentinel": None if sentinel is None else _item(sentinel, named=False),
         "seed": seed if isinstance(seed, int) else 0,
         "deadline_s": float(deadline_s),
     }
 
 
-def _item(entry: Any, named: bool) -> dict[str, Any]:
+def _item(entry: Any, *, named: bool) -> dict[str, Any]:
     """One network of a request. Raises: RequestError; its path must stay in the work folder."""
     if not isinstance(entry, dict):
         raise RequestError("bad_request", "items: each is an object")

@@ -58,12 +58,12 @@ class Tally:
 class Journal:
     """An open journal; the only writer of its file."""
 
-    def __init__(self, path: str, create: bool) -> None:
+    def __init__(self, path: str, *, create: bool) -> None:
         """Open `path`. Raises: FileExistsError when it is to be created and exists; OSError."""
         flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if create else 0)
         self._descriptor = os.open(path, flags, 0o644)
 
-    def append(self, line: bytes, durable: bool) -> None:
+    def append(self, line: bytes, *, durable: bool) -> None:
         """Add a line; `durable` ones survive a power cut. Raises: OSError."""
         view = memoryview(line)
         while view:

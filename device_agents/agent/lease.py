@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Iterator
 
 from device_agents.agent import facts, protocol
@@ -115,10 +115,8 @@ class LeaseKeeper:
             return
         pid, age_s = record["pid"], self._age_s()
         if age_s > record.get("ttl_s", 60.0):
-            try:
+            with suppress(OSError):  # not ours to kill: it stays the holder
                 os.kill(pid, signal.SIGKILL)  # its worker dies with it
-            except OSError:
-                pass  # not ours to kill: it stays the holder
             end_s = time.monotonic() + _KILL_WAIT_S
             while self._alive(record) and time.monotonic() < end_s:
                 time.sleep(0.01)
@@ -126,7 +124,7 @@ class LeaseKeeper:
                 return
         holder = {"owner": record.get("owner"), "pid": pid, "age_s": round(age_s, 3)}
         message = "the board is in use by %s (process %s)" % (holder["owner"], pid)
-        raise protocol.RequestError("board_busy", message, True, holder=holder)
+        raise protocol.RequestError("board_busy", message, retryable=True, holder=holder)
 
     def _alive(self, record: dict[str, Any]) -> bool:
         same_boot = record.get("boot_id") == self._boot

@@ -1,7 +1,7 @@
 """Peak memory of one network alone: a forked child loads it, runs it once and reports.
 
 The children are forked from a process that has imported the runtime and loaded nothing (the
-"zygote", itself forked from the worker before its first session), so they do not share the pages
+"zygote", itself forked from the worker before its first job), so they do not share the pages
 of other networks, and a network that crashes the runtime takes only its own child with it.
 """
 
@@ -15,6 +15,7 @@ import signal
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from device_agents.agent import process
@@ -67,7 +68,7 @@ def _touch(addresses: list[int]) -> None:
 
 
 class Zygote:
-    """The process that forks the children. Create it after importing the runtime, before sessions.
+    """The process that forks the children. Create it after `describe` and `prime` of the runtime.
 
     One request at a time: `request`, then `result`.
     """
@@ -99,18 +100,14 @@ class Zygote:
 
     def settle(self, cores: list[int], nice: int) -> None:
         """Let the children run on `cores` with the worker's priority."""
-        try:
+        with suppress(OSError):  # it ended (`result` says so), or this is not allowed anyway
             os.sched_setaffinity(self.pid, cores)
             os.setpriority(os.PRIO_PROCESS, self.pid, nice)
-        except OSError:
-            pass  # it ended (`result` will say so), or this is not allowed anyway
 
     def request(self, **fields: Any) -> None:
         """Start measuring: path, threads, providers, spinning, input_seed."""
-        try:
+        with suppress(OSError):  # `result` finds the pipe closed
             os.write(self._ask, json.dumps(fields).encode("ascii") + b"\n")
-        except OSError:
-            pass  # `result` finds the pipe closed
 
     def result(self) -> dict[str, Any]:
         """Wait for {peak, base} in bytes, {"signal": n} of a crash, or {"reason": text}."""
@@ -137,11 +134,11 @@ def _leave_pipes(keep: tuple[int, int]) -> None:
 def _serve(ask: int, answer: int, pages: list[int], runtime: Any) -> None:
     with os.fdopen(ask, "rb") as requests:
         for line in requests:
-            reply = _measure(json.loads(line.decode("ascii")), pages, runtime)
-            os.write(answer, json.dumps(reply).encode("ascii") + b"\n")
+            _measure(json.loads(line.decode("ascii")), pages, runtime, answer)
 
 
-def _measure(request: dict[str, Any], pages: list[int], runtime: Any) -> dict[str, Any]:
+def _measure(request: dict[str, Any], pages: list[int], runtime: Any, answer: int) -> None:
+    """Fork a child for one request; the answer goes out before its memory is given back."""
     read_end, write_end = os.pipe()
     parent = os.getpid()
     with warnings.catch_warnings():
@@ -158,16 +155,20 @@ def _measure(request: dict[str, Any], pages: list[int], runtime: Any) -> dict[st
     os.close(write_end)
     line = _read_line(read_end, PROBE_TIMEOUT_S)
     os.close(read_end)
+    if line:
+        os.write(answer, line)
+        os.waitpid(pid, 0)
+        return
     if line is None:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return {"reason": "the memory probe took more than %.0f s" % PROBE_TIMEOUT_S}
     _, status = os.waitpid(pid, 0)
-    if line:
-        return dict(json.loads(line.decode("ascii")))
-    if os.WIFSIGNALED(status):
-        return {"signal": os.WTERMSIG(status)}
-    return {"reason": "the memory probe ended without an answer"}
+    if line is None:
+        reply = {"reason": "the memory probe took more than %.0f s" % PROBE_TIMEOUT_S}  # type: dict[str, Any]
+    elif os.WIFSIGNALED(status):
+        reply = {"signal": os.WTERMSIG(status)}
+    else:
+        reply = {"reason": "the memory probe ended without an answer"}
+    os.write(answer, json.dumps(reply).encode("ascii") + b"\n")
 
 
 def _load_and_run(request: dict[str, Any], pages: list[int], runtime: Any) -> dict[str, Any]:

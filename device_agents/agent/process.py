@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Callable
 
 from device_agents.agent import protocol
@@ -106,10 +107,8 @@ class Worker:
         return int(self._process.returncode)
 
     def _signal_group(self) -> None:
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # nobody left in it
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # nobody left in it
 
     def _write(self, line: bytes) -> None:
         try:

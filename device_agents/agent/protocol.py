@@ -53,7 +53,7 @@ _JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 class RequestError(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, code: str, message: str, retryable: bool = False, **extra: Any) -> None:
+    def __init__(self, code: str, message: str, *, retryable: bool = False, **extra: Any) -> None:
         super().__init__(message)
         self.reply = {"type": "error", "code": code, "message": message, "retryable": retryable}
         self.reply.update(extra)

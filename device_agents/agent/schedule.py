@@ -6,59 +6,23 @@ import os
 import random
 import signal
 import statistics
-import sys
 import time
 import traceback
 from typing import Any, Callable
 
 from device_agents import power
-from device_agents.agent import energy, facts, precision, quiet, timing
+from device_agents.agent import energy, facts, precision, timing
+from device_agents.agent.bench import Bench, Network, matches
 from device_agents.agent.protocol import SENTINEL
 from device_agents.x86 import board
 
+_CALM = 0.98
+"""CPU time / wall time of the measuring thread when nobody disturbs it."""
 _CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 
 
 class DeadlineError(Exception):
     """The job's time is over."""
-
-
-class Bench:
-    """What the worker keeps from job to job.
-
-    Attributes:
-        sentinels: loaded reference networks, by everything their session depends on.
-        peaks: memory already measured, by the same kind of key.
-        cores: the cores of the last job.
-        everywhere: the cores this process was given.
-    """
-
-    def __init__(self, runtime: Any, runtime_version: str, zygote: Any, root: str) -> None:
-        self.runtime = runtime
-        self.runtime_version = runtime_version
-        self.zygote = zygote
-        self.root = root
-        self.cores = None  # type: list[int] | None
-        self.everywhere = facts.allowed_cores()
-        self.sentinels = {}  # type: dict[Any, Any]
-        self.peaks = {}  # type: dict[Any, dict[str, Any]]
-
-
-class _Network:
-    """One item of the job while it is being measured."""
-
-    def __init__(self, item: dict[str, Any], earlier: dict[str, Any]) -> None:
-        self.name = item["item"]
-        self.spec = item
-        # Blocks a worker that crashed had already delivered count.
-        self.medians_ns = list(earlier.get("medians_ns", ()))  # type: list[float]
-        self.timed_ns = earlier.get("timed_ns", 0)  # type: int
-        self.data = b""
-        self.session = None  # type: Any
-        self.latency_ns = 0.0
-        self.warmup_ns = 0
-        self.stop = ""
-        self.ci_rel = None  # type: float | None
 
 
 class JobRun:
@@ -94,52 +58,34 @@ class JobRun:
         # A pool that spins between operators is faster and burns energy doing nothing.
         self._spinning = not self._settings["energy"]
         self._temperatures = facts.temperature_files(self._root)
-        self._sentinel = None  # type: _Network | None
+        self._sentinel = None  # type: Network | None
         self._sentinel_ns = 0
+        self._cpu_ns = self._wall_ns = 0
         self._n_sentinel = 0
 
     def run(self) -> None:
         """Run to the end. Raises: DeadlineError."""
         self._cores = self._settle()
-        loaded = self._load_all()
-        warm = [network for network in loaded if self._guard(network, self._warm)]
-        self._start_sentinel(any_left=bool(warm))
+        readable = self._read_all()
+        self._request_memory(readable[0] if readable else None)
+        if readable:
+            self._start_sentinel()
+        warm = self._load_all(readable)
+        if warm:
+            self._measure_sentinel()
         done = self._rounds(warm)
         if warm:
             self._measure_sentinel()
         self._energies(done)
+        self._bench.contended = self._cpu_ns < _CALM * self._wall_ns
 
     # --- preparing ----------------------------------------------------------------------------
 
     def _settle(self) -> list[int]:
         """Take cores and priority, say what they are; returns the cores blocks are watched on."""
-        bench, wanted = self._bench, self._options.get("affinity")
-        cores = None
-        if wanted == "auto":
-            quiet.pin(None, bench.everywhere)
-            cores = quiet.choose_cores(self._threads, self._root, bench.cores)
-        elif wanted:
-            cores = list(wanted)
-        pinned = quiet.pin(cores, bench.everywhere)
-        bench.cores = pinned
-        nice = quiet.set_nice(self._options.get("nice"))
-        if bench.zygote is not None:
-            others = [core for core in bench.everywhere if core not in (pinned or [])]
-            bench.zygote.settle(others or bench.everywhere, nice)
-        effective = {
-            "runtime": bench.runtime.NAME,
-            "ort_version": bench.runtime_version,
-            "threads": self._threads,
-            "inter_threads": 1,
-            "execution": "sequential",
-            "graph_optimization": "all",
-            "spinning": self._spinning and self._threads > 1,
-            "feed": "io_binding",
-            "providers": self._providers,
-            "cores": pinned,
-            "nice": nice,
-            "python": sys.version.split()[0],
-        }
+        effective = self._bench.settle(self._options, self._threads)
+        effective["spinning"] = self._spinning and self._threads > 1
+        effective["providers"] = self._providers
         self._emit(
             {
                 "event": "job_started",
@@ -147,11 +93,15 @@ class JobRun:
                 "options": {"effective": effective},
             }
         )
-        return pinned or bench.everywhere
+        return effective["cores"] or self._bench.everywhere
 
     def _session(self, spec: dict[str, Any], data: bytes) -> Any:
         return self._bench.runtime.Session(
-            data, self._threads, self._providers, self._spinning, spec.get("input_seed", 0)
+            data,
+            threads=self._threads,
+            providers=self._providers,
+            spinning=self._spinning,
+            input_seed=spec.get("input_seed", 0),
         )
 
     def _key(self, spec: dict[str, Any]) -> Any:
@@ -159,33 +109,41 @@ class JobRun:
         providers = tuple(self._providers)
         return (spec["sha256"], self._threads, providers, self._spinning, cores)
 
-    def _load_all(self) -> list[_Network]:
-        """Load every network; the memory probe of the next one runs beside the loading of one."""
+    def _read_all(self) -> list[Network]:
+        """Read and check the files; returns those that are what was asked for."""
         resume = (self._job.get("resume") or {}).get("items", {})
-        queue = []
-        for item in self._job["items"]:
-            network = _Network(item, resume.get(item["item"], {}))
-            if self._guard(network, self._read):
-                queue.append(network)
-        loaded = []
-        self._request_memory(queue[0] if queue else None)
-        for index, network in enumerate(queue):
+        networks = [Network(item, resume.get(item["item"], {})) for item in self._job["items"]]
+        return [network for network in networks if self._guard(network, self._read)]
+
+    def _load_all(self, networks: list[Network]) -> list[Network]:
+        """Load and warm up every network; returns those that are ready.
+
+        The memory probe of the next network runs on another core beside the warm-up of this one,
+        never beside a timed block.
+        """
+        ready = []
+        for index, network in enumerate(networks):
             peak = self._memory_of(network)
-            self._request_memory(queue[index + 1] if index + 1 < len(queue) else None)
+            self._request_memory(networks[index + 1] if index + 1 < len(networks) else None)
             if peak.get("signal") in _CRASH_SIGNALS:
                 name = signal.Signals(peak["signal"]).name
                 message = "loading it in a process of its own was ended by " + name
                 self._fail(network, "runtime_crashed", message)
-            elif self._guard(network, lambda net, mem=peak: self._load(net, mem)):
-                loaded.append(network)
-            network.data = b""
-        return loaded
+                continue
 
-    def _read(self, network: _Network) -> None:
+            def load_and_warm(net: Network, memory: dict[str, Any] = peak) -> None:
+                self._load(net, memory)
+                self._warm(net)
+
+            if self._guard(network, load_and_warm):
+                ready.append(network)
+        return ready
+
+    def _read(self, network: Network) -> None:
         path = os.path.join(self._work, network.spec["path"])
         network.data = self._bench.runtime.read_artifact(path, network.spec["sha256"])
 
-    def _request_memory(self, network: _Network | None) -> None:
+    def _request_memory(self, network: Network | None) -> None:
         bench = self._bench
         if network is None or bench.zygote is None or self._key(network.spec) in bench.peaks:
             return
@@ -197,7 +155,7 @@ class JobRun:
             input_seed=network.spec.get("input_seed", 0),
         )
 
-    def _memory_of(self, network: _Network) -> dict[str, Any]:
+    def _memory_of(self, network: Network) -> dict[str, Any]:
         bench, key = self._bench, self._key(network.spec)
         if bench.zygote is None:
             return {"reason": "this system cannot fork"}
@@ -208,7 +166,7 @@ class JobRun:
             bench.peaks[key] = peak
         return peak
 
-    def _load(self, network: _Network, peak: dict[str, Any]) -> None:
+    def _load(self, network: Network, peak: dict[str, Any]) -> None:
         self._check()
         start_ns = time.perf_counter_ns()
         session = self._session(network.spec, network.data)
@@ -216,7 +174,7 @@ class JobRun:
         session.run()
         first_ns = time.perf_counter_ns() - loaded_ns
         output, finite = session.output()
-        network.session = session
+        network.session, network.data = session, b""
         self._emit(
             {
                 "event": "loaded",
@@ -230,20 +188,20 @@ class JobRun:
                 "providers": session.providers,
                 "output": output,
                 "output_finite": finite,
-                "output_matches": _matches(output, network.spec.get("expected")),
+                "output_matches": matches(output, network.spec.get("expected")),
             }
         )
 
     # --- measuring ----------------------------------------------------------------------------
 
-    def _warm(self, network: _Network) -> None:
+    def _warm(self, network: Network) -> None:
         warmed, network.latency_ns = timing.warm_up(
             network.session.run, self._settings, self._settings["warmup_min_s"], self._check
         )
         network.warmup_ns = warmed["duration_ns"]
         self._emit({"event": "warmed", "item": network.name, **warmed})
 
-    def _rounds(self, networks: list[_Network]) -> list[_Network]:
+    def _rounds(self, networks: list[Network]) -> list[Network]:
         """One block of each unfinished network per round, in random order, until all are done."""
         order = random.Random(self._job["seed"])
         unfinished = sorted(networks, key=lambda network: network.name)
@@ -256,19 +214,21 @@ class JobRun:
                     unfinished.remove(network)
         return [network for network in networks if network.stop]
 
-    def _block(self, network: _Network) -> None:
+    def _block(self, network: Network) -> None:
         self._check()
         samples_ns = self._timed(network, len(network.medians_ns))
         network.medians_ns.append(statistics.median(samples_ns))
         network.timed_ns += sum(samples_ns)
 
-    def _timed(self, network: _Network, index: int) -> list[int]:
+    def _timed(self, network: Network, index: int) -> list[int]:
         cores, root = self._cores, self._root
         stolen_ns = facts.steal_ns(root, cores)
         throttled = board.throttle_count(root, cores)
         block = timing.timed_block(
             network.session.run, timing.n_runs(self._settings, network.latency_ns)
         )
+        self._cpu_ns += block["cpu_ns"]
+        self._wall_ns += block["wall_ns"] * self._threads
         clocks = [facts.clock_khz(root, core) for core in cores]
         stolen_after_ns = facts.steal_ns(root, cores)
         throttled_after = board.throttle_count(root, cores)
@@ -284,11 +244,9 @@ class JobRun:
         self._emit(block)
         return list(block["samples_ns"])
 
-    def _is_done(self, network: _Network) -> bool:
+    def _is_done(self, network: Network) -> bool:
         """Apply the stop rule; a network that needs no energy windows is finished here."""
-        reason, width = precision.stop_reason(
-            self._settings, network.medians_ns, network.timed_ns
-        )
+        reason, width = precision.stop_reason(self._settings, network.medians_ns, network.timed_ns)
         if reason is None:
             return False
         network.stop, network.ci_rel = reason, width
@@ -296,7 +254,7 @@ class JobRun:
             self._finish(network, {"reason": "not_requested"})
         return True
 
-    def _finish(self, network: _Network, energy_facts: dict[str, Any]) -> None:
+    def _finish(self, network: Network, energy_facts: dict[str, Any]) -> None:
         self._emit(
             {
                 "event": "finished",
@@ -312,15 +270,16 @@ class JobRun:
 
     # --- the sentinel -------------------------------------------------------------------------
 
-    def _start_sentinel(self, any_left: bool) -> None:
+    def _start_sentinel(self) -> None:
+        """Load it and warm it up, while the first memory probe runs."""
         spec = self._job.get("sentinel")
-        if spec is None or not any_left:
+        if spec is None:
             return
-        network = _Network({"item": SENTINEL, "input_seed": 0, **spec}, {})
+        network = Network({"item": SENTINEL, "input_seed": 0, **spec}, {})
         key = self._key(network.spec)
         was_warm = key in self._bench.sentinels
 
-        def prepare(sentinel: _Network) -> None:
+        def prepare(sentinel: Network) -> None:
             if not was_warm:
                 self._bench.sentinels.clear()
                 self._read(sentinel)
@@ -337,10 +296,9 @@ class JobRun:
             self._sentinel = network
             # After a crash the numbering goes on where the last worker stopped.
             self._n_sentinel = int((self._job.get("resume") or {}).get("n_sentinel", 0))
-            self._measure_sentinel()
 
     def _measure_sentinel(self) -> None:
-        def measure(sentinel: _Network) -> None:
+        def measure(sentinel: Network) -> None:
             self._check()
             self._timed(sentinel, self._n_sentinel)
 
@@ -357,7 +315,7 @@ class JobRun:
 
     # --- energy -------------------------------------------------------------------------------
 
-    def _energies(self, networks: list[_Network]) -> None:
+    def _energies(self, networks: list[Network]) -> None:
         """Measure the energy of each network; the idle window between two serves both."""
         if not self._settings["energy"] or not networks:
             return
@@ -373,7 +331,7 @@ class JobRun:
             before = idle
             taken = []  # type: list[Any]
 
-            def loop(net: _Network, into: list[Any] = taken) -> None:
+            def loop(net: Network, into: list[Any] = taken) -> None:
                 into.extend(energy.active_windows(net.session.run, read_uj, self._check))
 
             if not self._guard(network, loop):
@@ -385,7 +343,7 @@ class JobRun:
 
     # --- small things -------------------------------------------------------------------------
 
-    def _guard(self, network: _Network, step: Callable[[_Network], object]) -> bool:
+    def _guard(self, network: Network, step: Callable[[Network], object]) -> bool:
         """Do one step of one network; returns False, and says why, when it failed."""
         self._note(network.name)
         try:
@@ -399,7 +357,7 @@ class JobRun:
             return False
         return True
 
-    def _fail(self, network: _Network, code: str, message: str) -> None:
+    def _fail(self, network: Network, code: str, message: str) -> None:
         network.session = None
         self._emit({"event": "failed", "item": network.name, "code": code, "message": message})
 
@@ -411,19 +369,6 @@ class JobRun:
     def _check(self) -> None:
         if time.monotonic_ns() > self._job["deadline_ns"]:
             raise DeadlineError
-
-
-def _matches(output: list[float | None], expected: list[float] | None) -> bool | None:
-    """Whether `output` equals the host's to 1e-3, small values to 1e-4 of the largest."""
-    if expected is None:
-        return None
-    if len(output) != len(expected) or None in output:
-        return False
-    floor = 1e-4 * max([abs(value) for value in expected], default=0.0) + 1e-6
-    return all(
-        abs(got - value) <= 1e-3 * abs(value) + floor  # type: ignore[operator]
-        for got, value in zip(output, expected)
-    )
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

@@ -52,7 +52,7 @@ class Supervisor:
         self._exit_status = None  # type: int | None
 
     def serve(self) -> int:
-        """Answer until the host says goodbye or is gone (and its job finished). Ends the process."""
+        """Answer until the host says goodbye or is gone (its job is finished first); then exit."""
         process.adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: self._inbox.put(("signal", n, None)))
@@ -115,9 +115,7 @@ class Supervisor:
         try:
             message = protocol.parse(line)
             request_id = message.get("id")
-            handler = getattr(self, "_do_" + message["type"], None)
-            if handler is None:
-                raise RequestError("bad_request", "unknown type %r" % message["type"][:40])
+            handler = getattr(self, "_do_" + message["type"], self._unknown)
             reply = handler(message)
         except RequestError as exc:
             reply = exc.reply
@@ -131,6 +129,10 @@ class Supervisor:
             self._out.send(protocol.encode({**reply, "re": request_id}))
             if reply["type"] == "accepted":
                 self._begin()
+
+    @staticmethod
+    def _unknown(message: dict[str, Any]) -> None:
+        raise RequestError("bad_request", "unknown type %r" % message["type"][:40])
 
     def _do_hello(self, message: dict[str, Any]) -> dict[str, Any]:
         spoken = field(message, "protocol", list)
@@ -186,7 +188,7 @@ class Supervisor:
     def _do_measure(self, message: dict[str, Any]) -> dict[str, Any]:
         self._check_lease(message)
         if self._job is not None:
-            raise RequestError("busy", "job %s is running" % self._job.name, True)
+            raise RequestError("busy", "job %s is running" % self._job.name, retryable=True)
         job = Job(message, self._out.send)
         threads = job.request["options"]["threads"]
         quota, cores = facts.cgroup_quota(self._root), len(facts.allowed_cores())
@@ -228,17 +230,17 @@ class Supervisor:
     def _do_forget(self, message: dict[str, Any]) -> dict[str, Any]:
         name = job_name(message)
         if self._job is not None and self._job.name == name:
-            raise RequestError("busy", "job %s is running; cancel it first" % name, True)
+            raise RequestError("busy", "job %s is running; cancel it first" % name, retryable=True)
         path = journal.path_of(self._work, name)
         try:
             if not journal.read(path)[1].done and not self._lease.is_free():
-                raise RequestError("busy", "job %s runs in another agent" % name, True)
+                raise RequestError("busy", "job %s runs in another agent" % name, retryable=True)
             os.unlink(path)
         except FileNotFoundError:
             pass  # forgotten before
         return {"type": "forgotten", "job": name}
 
-    def _do_bye(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _do_bye(self, _message: dict[str, Any]) -> dict[str, Any]:
         self._stop_job("cancelled", "the host said goodbye")
         self._exit_status = 0
         return {"type": "bye"}

@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 from device_agents.agent import facts, memory, process, protocol, quiet, schedule
+from device_agents.agent.bench import Bench
 
 RUNTIMES = ("ort",)
 
@@ -32,18 +33,19 @@ def main(work: str, root: str, parent_pid: int) -> int:
     description = runtime.describe()
     zygote = None
     if "error" not in description:
+        runtime.prime()
         try:
             zygote = memory.Zygote(runtime)
         except OSError:
             traceback.print_exc()
     send({"ready": description, "nice": quiet.nice_allowed()})
-    bench = schedule.Bench(runtime, description.get("version", ""), zygote, root)
+    bench = Bench(runtime, description.get("version", ""), zygote, root)
     for line in sys.stdin.buffer:
         _run_job(bench, json.loads(line.decode("utf-8")), send, work)
     return 0
 
 
-def _run_job(bench: schedule.Bench, job: dict[str, Any], send: Any, work: str) -> None:
+def _run_job(bench: Bench, job: dict[str, Any], send: Any, work: str) -> None:
     def emit(event: dict[str, Any]) -> None:
         send({"event": event})
 

@@ -67,8 +67,8 @@ def latency(
     app: App,
     *,
     data: tuple[Path, ...],
-    train_devices: tuple[str, ...],
-    devices: tuple[str, ...],
+    train_devices: tuple[str, ...] | None,
+    devices: tuple[str, ...] | None,
     samples: int,
     metric: str,
     model: str,
@@ -82,11 +82,12 @@ def latency(
     and is judged on the rest of its column.
     """
     from hwnas_sdk.workflows.bench_latency import run_bench_latency
+    from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
 
     answer = run_bench_latency(
         data,
-        train_devices=train_devices,
-        devices=devices,
+        train_devices=train_devices or HELP_TRAIN_DEVICES,
+        devices=devices or HELP_UNSEEN_DEVICES,
         samples=samples,
         metric=metric,
         model=model,

@@ -1,7 +1,8 @@
 """Options that the benches on published tables share.
 
 The default split is the one the literature uses on these tables (HELP's meta-train and meta-valid
-devices to learn from, its meta-test devices as unseen), so that figures can be compared.
+devices to learn from, its meta-test devices as unseen), so that figures can be compared; the
+benches hold the lists.
 """
 
 from __future__ import annotations
@@ -18,30 +19,12 @@ if TYPE_CHECKING:
 
 FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
-TRAIN_DEVICES = (
-    "1080ti_1",
-    "1080ti_32",
-    "1080ti_256",
-    "silver_4114",
-    "silver_4210r",
-    "samsung_a50",
-    "pixel3",
-    "essential_ph_1",
-    "samsung_s7",
-    "titanx_1",
-    "titanx_32",
-    "titanx_256",
-    "gold_6240",
-)
-TEST_DEVICES = ("titan_rtx_256", "gold_6226", "fpga", "pixel2", "raspi4", "eyeriss")
-
 
 def train_devices_option() -> Callable[[FC], FC]:
     """``--train-devices A,B``: devices whose whole columns a predictor may learn from."""
     return click.option(
         "--train-devices",
         callback=names,
-        default=",".join(TRAIN_DEVICES),
         metavar="A,B,..",
         help="Devices whose whole columns the predictor learns from.  "
         "[default: the 13 HELP trains on]",
@@ -53,7 +36,6 @@ def devices_option(text: str) -> Callable[[FC], FC]:
     return click.option(
         "--devices",
         callback=names,
-        default=",".join(TEST_DEVICES),
         metavar="X,Y,..",
         help=f"{text}  [default: the 6 HELP tests on]",
     )

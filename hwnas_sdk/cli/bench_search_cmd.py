@@ -13,10 +13,11 @@ from hwnas_sdk.cli.bench_options import (
     train_devices_option,
 )
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.options import data_option, seed_option, verb
+from hwnas_sdk.cli.options import data_option, verb
 
 # Those of workflows.bench_search, which is too heavy to import for help; a test compares them.
 METHODS = ("nsga2", "random")
+REFERENCES = ("ours", "paper")
 _COLUMNS = (
     "hv",
     "hv_true",
@@ -67,23 +68,29 @@ _COLUMNS = (
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Repetitions with other seeds; figures are means over them.",
+    help="Repetitions, seeded 0, 1, ...; figures are means over them.",
 )
-@seed_option()
+@click.option(
+    "--references",
+    type=click.Choice(REFERENCES),
+    default="ours",
+    show_default=True,
+    help="Which networks are measured on the unseen device: D-optimal, or HELP's ten.",
+)
 @verb
 def search(
     app: App,
     *,
     data: tuple[Path, ...],
     method: str,
-    train_devices: tuple[str, ...],
-    devices: tuple[str, ...],
+    train_devices: tuple[str, ...] | None,
+    devices: tuple[str, ...] | None,
     train_accuracies: int,
     samples: int,
     candidates: int,
     rounds: int,
     seeds: int,
-    seed: int,
+    references: str,
 ) -> None:
     """Search with predictors, then score the candidates with their true values.
 
@@ -103,7 +110,7 @@ def search(
         candidates=candidates,
         rounds=rounds,
         seeds=seeds,
-        seed=seed,
+        references=references,
         on_event=app.progress,
     )
     app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

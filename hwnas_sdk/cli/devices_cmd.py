@@ -158,13 +158,10 @@ def _draw_device(console: Console, row: Mapping[str, Any]) -> None:
 
     shown = dict(row)
     power = shown.pop("power", None) or {}
+    reason = shown.pop("power_reason", None)
     if shown["power_source"] is None:
-        shown["power_source"] = "none"
-        shown["power_reason"] = " ".join(
-            str(text)
-            for text in (shown["power_reason"], power.get("detail"), power.get("hint"))
-            if text
-        )
+        texts = [reason, power.get("detail"), power.get("hint")]
+        shown["power_source"] = "; ".join(["none", *(str(text) for text in texts if text)])
     environment = shown.pop("environment", None) or {}
     shown["environment"] = {key: value for key, value in environment.items() if value is not None}
     console.print(facts({key: value for key, value in shown.items() if value not in (None, {})}))

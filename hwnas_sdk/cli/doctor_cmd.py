@@ -113,9 +113,10 @@ def _draw(console: Console, checks: list[Check]) -> None:
     styles = {"ok": "green", "note": "yellow", "fail": "bold red"}
     for check in checks:
         level = _level(check)
-        line = Text.assemble(
-            (f"{level:4}", styles[level]), "  ", (f"{check.name}: ", "bold"), check.detail
-        )
-        console.print(line)
+        texts = [Text.assemble((f"{check.name}: ", "bold"), check.detail)]
         if check.fix:
-            console.print(Text(f"      fix: {check.fix}"))
+            texts.append(Text(f"fix: {check.fix}"))
+        lines = [line for text in texts for line in text.wrap(console, console.width - 6)]
+        for i, line in enumerate(lines):
+            mark = (f"{level:6}", styles[level]) if i == 0 else " " * 6
+            console.print(Text.assemble(mark, line))

@@ -63,9 +63,9 @@ def export(
 
     Without --weights its weights are random: right for measuring, useless for predictions.
     """
+    from hwnas_sdk.core.files import write_bytes_atomic
     from hwnas_sdk.export.exporter import export_architecture
     from hwnas_sdk.spaces import get_space
-    from hwnas_sdk.core.files import write_bytes_atomic
 
     space = get_space("nasbench201")
     architecture = space.decode(arch)

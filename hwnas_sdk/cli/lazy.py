@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -24,19 +23,10 @@ class LazyVerb:
     target: str
     short_help: str
 
-    @property
-    def module(self) -> str:
-        """Full name of the module."""
-        return f"{__package__}.{self.target.partition(':')[0]}"
-
-    @property
-    def installed(self) -> bool:
-        """Whether the module is there; looks it up without importing it."""
-        return find_spec(self.module) is not None
-
     def load(self) -> click.Command:
         """Import the command."""
-        command = getattr(import_module(self.module), self.target.partition(":")[2])
+        module, _, attribute = self.target.partition(":")
+        command = getattr(import_module(f"{__package__}.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -46,7 +36,7 @@ class LazyGroup(click.Group):
 
     def __init__(self, *args: Any, verbs: Mapping[str, LazyVerb], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.verbs = {name: verb for name, verb in verbs.items() if verb.installed}
+        self.verbs = dict(verbs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""

@@ -78,6 +78,7 @@ def profile(
         "energy_reason": session.spec.power_reason,
         "peak_memory_mib": result.peak_memory_mib,
         "flags": result.flags,
+        "missing": result.missing,
         "origin": result.origin,
         "measured_at": result.measured_at,
         "path": None if output is None else str(output),
@@ -95,6 +96,8 @@ def profile(
         )
         title = f"{result.name}: reference set {result.reference_set} ({result.origin})"
         console.print(table(("network", "latency ms", "95 %", "peak MiB"), rows, title=title))
+        if result.missing:
+            console.print(f"without a valid measurement: {', '.join(result.missing)}", markup=False)
         if output is not None:
             console.print(f"profile written to {output}", markup=False)
 

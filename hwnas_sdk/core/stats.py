@@ -7,12 +7,14 @@ Source: docs/measuring.md ("The label", "Outliers").
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 Samples = NDArray[np.integer[Any]] | Floats
 
 OUTLIER_MADS = 10.0
@@ -46,17 +48,23 @@ def median_ci(
     values = np.sort(np.asarray(medians, dtype=np.float64))
     if values.size < 2:
         return None
-    generator = np.random.Generator(np.random.PCG64(seed))
-    picks = generator.integers(0, values.size, size=(n_resamples, values.size))
-    # `values` is sorted, so the median of a resample is the value at the median of its indices.
-    picks.sort(axis=1)
-    middle = (values.size - 1) // 2
-    resampled = values[picks[:, middle]]
-    if values.size % 2 == 0:
-        resampled = (resampled + values[picks[:, middle + 1]]) / 2.0
+    below, above = _middle_picks(values.size, n_resamples, seed)
+    resampled = (values[below] + values[above]) / 2.0
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def _middle_picks(n: int, n_resamples: int, seed: int) -> tuple[Indices, Indices]:
+    """Positions, in n sorted values, of the one or two middle values of each resample.
+
+    They depend on the number of values only, so they are drawn once per number.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    picks = generator.integers(0, n, size=(n_resamples, n))
+    picks.sort(axis=1)
+    return picks[:, (n - 1) // 2].copy(), picks[:, n // 2].copy()
 
 
 def ci_half_width(medians: Samples, *, level: float = 0.95, seed: int = 0) -> float | None:

@@ -111,7 +111,8 @@ class DeviceProfile:
     """How a device behaves: its latencies (and energies) on a versioned reference set.
 
     Sequences run parallel to `architectures` (official strings). `settings` and `environment` say
-    how it was measured; two profiles of different `reference_set` cannot be compared.
+    how it was measured; two profiles of different `reference_set` cannot be compared. `missing` are
+    references that got no valid measurement.
     """
 
     device_id: str
@@ -131,6 +132,7 @@ class DeviceProfile:
     device: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     source: str = ""
 
 

@@ -64,7 +64,10 @@ class PriorSettings:
             "constant": 3.0,
             "raw_counts": 0.3,
             "live_counts": 0.03,
+            "structure": 0.005,
             "live_products": 0.003,
+            "raw_edges": 0.005,
+            "live_edges": 0.005,
             "patterns": 0.003,
             "pattern_dead": 0.02,
         }
@@ -263,9 +266,9 @@ class LatencyPrior:
         total[np.diag_indices_from(total)] += own**2 * self.own_variance()
         return total
 
-    def covariance_root(self, *, own: float = 1.0) -> Floats:
-        """A matrix R, (F, r), with R R' = `covariance(own=own)`."""
-        variance = own**2 * self.own_variance()
+    def covariance_root(self) -> Floats:
+        """A matrix R, (F, r), with R R' = `covariance()`."""
+        variance = self.own_variance()
         diagonal = np.diag(np.sqrt(variance))[:, variance > 0]
         scale = self.settings.scale_sd * self.mean[:, None]
         known = self.settings.transfer_sd * self.deviations.T

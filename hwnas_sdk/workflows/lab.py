@@ -152,6 +152,7 @@ class Lab:
             run.id,
             settings,
             sentinel=sentinel,
+            check_outputs=True,
             seed=seed,
             on_event=self.on_event,
             time=BoardTime(limit_s=board_s),

@@ -189,6 +189,7 @@ class Loop:
             run.id,
             self.plan.settings,
             sentinel=sentinel,
+            check_outputs=True,
             seed=self.plan.search.seed,
             on_event=self.on_event,
             time=BoardTime(limit_s=self.plan.board_s),

@@ -8,6 +8,7 @@ finds its open jobs again and asks the board's journal for what became of them.
 
 from __future__ import annotations
 
+import statistics
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_architecture
 from hwnas_sdk.spaces import SearchSpace
 from hwnas_sdk.store.sqlite import MeasurementStore
+from hwnas_sdk.workflows.reference import expected_output
 
 MAX_ATTEMPTS = 3
 SENTINEL_ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"  # noqa: E501
@@ -126,6 +128,8 @@ class Measurer:
         run_id: the run all items belong to.
         settings: how to measure.
         sentinel: reference network measured beside each job to see drift, or None.
+        baseline_ms: its latency when all was well; None takes it from the run's first valid record.
+        check_outputs: compare each network's answer with this host's; costs one inference here.
         seed: seeds the block order.
         on_event: hears of progress.
         time, jobs: what this object measured itself (not what earlier processes stored).
@@ -137,6 +141,7 @@ class Measurer:
     settings: MeasureSettings
     sentinel: Artifact | None = None
     baseline_ms: float | None = None
+    check_outputs: bool = False
     seed: int = 0
     on_event: EventSink = ignore
     clock: Clock = SYSTEM_CLOCK
@@ -161,6 +166,10 @@ class Measurer:
         self.store.put_device(self.session.spec)
         self.store.put_settings(self.settings)
         self.recover()
+        if self.baseline_ms is None:
+            self.baseline_ms = _sentinel_ms(
+                [m for m in self.store.measurements(run_id=self.run_id) if m.status == "valid"][:1]
+            )
         wanted = {target.item: target for target in targets}
         while True:
             done = self.store.done_items(self.run_id)
@@ -206,7 +215,8 @@ class Measurer:
         for target in targets:
             artifact = target.make_artifact() if self.session.needs_artifacts else None
             self._register(target, artifact)
-            items.append(JobItem(target.item, target.arch_id, target.arch, artifact))
+            expected = expected_output(artifact) if artifact and self.check_outputs else None
+            items.append(JobItem(target.item, target.arch_id, target.arch, artifact, expected))
         sentinel = self.sentinel if self.session.needs_artifacts else None
         job = MeasureJob(uuid.uuid4().hex, tuple(items), self.settings, sentinel, self.seed)
         attempts = {
@@ -243,9 +253,7 @@ class Measurer:
         for measurement, samples_ns in records:
             self.store.add(measurement, samples_ns)
         if self.baseline_ms is None:
-            sentinel_ms = [ms for m, _ in records for ms in m.details.get("sentinel_ms", ())]
-            if sentinel_ms:
-                self.baseline_ms = sorted(sentinel_ms)[len(sentinel_ms) // 2]
+            self.baseline_ms = _sentinel_ms([m for m, _ in records if m.status == "valid"])
 
     def _register(self, target: Target, artifact: Artifact | None) -> None:
         arch = target.architecture
@@ -263,3 +271,13 @@ class Measurer:
 
     def _say(self, message: str) -> None:
         self.on_event(Event("device", message=message))
+
+
+def _sentinel_ms(measurements: Sequence[Measurement]) -> float | None:
+    """Median sentinel latency beside `measurements`; None without one.
+
+    Only valid records count: a baseline taken while the machine was busy would condemn every later
+    record.
+    """
+    times = [ms for m in measurements for ms in m.details.get("sentinel_ms", ())]
+    return statistics.median(times) if times else None

@@ -10,6 +10,9 @@ from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import DeviceProfile, DeviceSpec, Measurement
 from hwnas_sdk.predictors.references import REFERENCE_SETS
 
+MIN_VALID = 5
+"""Fewer measured references than this say too little about a device."""
+
 SETS: dict[str, tuple[str, ...]] = {
     "ours": ("ours-10",),
     "paper": ("paper-10",),
@@ -48,19 +51,17 @@ def profile_of(
 ) -> DeviceProfile:
     """Gather the measurements of a reference set (parallel to `architectures`) in a profile.
 
-    Raises: MeasurementError when a reference network has no valid measurement; a profile with a
-        hole or a distrusted number would mislead every prediction built on it.
+    References without a valid measurement are listed as missing: the models weigh what is there.
+    Raises: MeasurementError when fewer than `MIN_VALID` references have one.
     """
-    bad = [
-        (arch, measurement)
-        for arch, measurement in zip(architectures, measurements, strict=True)
-        if measurement.status == "invalid"
-    ]
-    if bad:
+    pairs = list(zip(architectures, measurements, strict=True))
+    bad = [(arch, m) for arch, m in pairs if m.status == "invalid"]
+    good = [(arch, m) for arch, m in pairs if m.status == "valid"]
+    if len(good) < MIN_VALID:
         arch, measurement = bad[0]
         reasons = ", ".join(measurement.flags) or "no latency"
         raise MeasurementError(
-            f"{spec.name}: {len(bad)} of {len(architectures)} reference networks have no valid "
+            f"{spec.name}: {len(bad)} of {len(pairs)} reference networks have no valid "
             f"measurement; first {arch} ({reasons})",
             device_id=spec.id,
             arch_id=measurement.arch_id,
@@ -68,6 +69,8 @@ def profile_of(
             hint="make the board quiet (see `hwnas doctor`) and profile it again",
             retryable=True,
         )
+    architectures = [arch for arch, _ in good]
+    measurements = [m for _, m in good]
     flags = sorted({flag for measurement in measurements for flag in measurement.flags})
     device = {
         key: value
@@ -92,5 +95,6 @@ def profile_of(
         device=device,
         environment=dict(measurements[0].environment),
         flags=tuple(flags),
+        missing=tuple(arch for arch, _ in bad),
         source=source,
     )

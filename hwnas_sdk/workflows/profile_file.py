@@ -51,6 +51,9 @@ class ProfileFile(BaseModel):
     device: dict[str, Any]
     environment: dict[str, Any]
     flags: list[str]
+    missing: list[str] = Field(
+        default_factory=list, description="references without a valid measurement"
+    )
     source: str
     references: list[ReferenceEntry] = Field(min_length=1)
 
@@ -61,7 +64,7 @@ def profile_to_mapping(profile: DeviceProfile) -> dict[str, Any]:
     columns = ("architectures", "latency_ms", "ci95_ms", "energy_mj", "peak_memory_mib")
     rows = zip(*(head.pop(column) for column in columns), strict=True)
     keys = ("arch", "latency_ms", "ci95_ms", "energy_mj", "peak_memory_mib")
-    head["flags"] = list(profile.flags)
+    head["flags"], head["missing"] = list(profile.flags), list(profile.missing)
     references = [dict(zip(keys, row, strict=True)) for row in rows]
     return {"schema": SCHEMA, **head, "references": references}
 
@@ -82,7 +85,7 @@ def profile_from_mapping(data: Mapping[str, Any], *, where: str) -> DeviceProfil
             hint="profiles/profile.schema.json describes the file",
         ) from None
     rows = content.references
-    head = content.model_dump(exclude={"schema_version", "references", "flags"})
+    head = content.model_dump(exclude={"schema_version", "references", "flags", "missing"})
     return DeviceProfile(
         architectures=tuple(row.arch for row in rows),
         latency_ms=tuple(row.latency_ms for row in rows),
@@ -90,6 +93,7 @@ def profile_from_mapping(data: Mapping[str, Any], *, where: str) -> DeviceProfil
         energy_mj=tuple(row.energy_mj for row in rows),
         peak_memory_mib=tuple(row.peak_memory_mib for row in rows),
         flags=tuple(content.flags),
+        missing=tuple(content.missing),
         **head,
     )
 

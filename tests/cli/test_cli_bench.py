@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hwnas_sdk.cli import bench_latency_cmd, bench_options, bench_search_cmd
+from hwnas_sdk.cli import bench_latency_cmd, bench_search_cmd
 from hwnas_sdk.cli.main import main
 from hwnas_sdk.workflows import bench_latency, bench_search
 
@@ -26,13 +26,14 @@ def test_choices_are_those_of_the_benches() -> None:
     assert bench_latency_cmd.MODELS == bench_latency.MODELS
     assert bench_latency_cmd.REFERENCES == bench_latency.REFERENCES
     assert bench_search_cmd.METHODS == bench_search.METHODS
+    assert bench_search_cmd.REFERENCES == bench_search.REFERENCES
 
 
 def test_the_default_split_is_that_of_the_literature(shared_data: Path) -> None:
     splits = json.loads((shared_data / "help_splits.json").read_text())["nasbench201"]
     known = {*splits["meta_train_devices"], *splits["meta_valid_devices"]}
-    assert set(bench_options.TRAIN_DEVICES) == known
-    assert set(bench_options.TEST_DEVICES) == set(splits["meta_test_devices"])
+    assert set(bench_search.HELP_TRAIN_DEVICES) == known
+    assert set(bench_search.HELP_UNSEEN_DEVICES) == set(splits["meta_test_devices"])
 
 
 def test_latency(shared_data: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -53,6 +54,16 @@ def test_every_verb_takes_the_common_options(path: str) -> None:
     command = next(command for name, command, _ in COMMANDS if name == path)
     flags = {flag for option in command.params for flag in option.opts}
     assert flags >= {"--json", "-q", "--quiet", "-v", "--verbose", "--db"}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_a_usage_error_of_any_verb_is_one_line_and_one_document(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path.split()[1:], "--no-such-option", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["code"] == "usage"
+    assert captured.err.count("\n") == 1
 
 
 def test_the_reference_page_is_up_to_date() -> None:

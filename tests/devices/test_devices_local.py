@@ -139,7 +139,14 @@ def test_foreign_and_truncated_files_fail_alone(local_job, tmp_path) -> None:
     assert all(codes[1:])
 
 
-@pytest.mark.parametrize("line", ["job_started", "block", "job_done"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("job_started", marks=pytest.mark.slow),
+        "block",
+        pytest.param("job_done", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_host_loses_nothing(line, local_job, kill_host) -> None:
     job = local_job("killed")
     kill_host("local", job, line)

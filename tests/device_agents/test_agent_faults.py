@@ -1,0 +1,257 @@
+"""What the agent does when something dies, hangs, or talks nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_harness import FOREVER, SETTINGS, Agent, conv_net, gone, of, wait_until
+
+LIGHT = conv_net(4)
+HEAVY = conv_net(64, 64)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hello?\n",
+        b"\xff\xfe\x00\n",
+        b"[1, 2]\n",
+        b'{"id": 1}\n',
+        b'{"id": 1, "type": 5}\n',
+        b'{"id": 1, "type": "launch"}\n',
+        b'{"id": 1, "type": "hello"}\n',
+        b'{"id": 1, "type": "fetch", "job": "../etc/passwd", "since": 0}\n',
+        b'{"id": 1, "type": "lease", "owner": "me", "ttl_s": true}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_nonsense_is_refused_and_nothing_breaks(agent: Agent, line: bytes) -> None:
+    agent.write(b"\n  \n" + line)
+    reply = agent.receive()
+    assert reply["type"] == "error"
+    assert reply["code"] == "bad_request"
+    if b"launch" in line:
+        assert reply["re"] == 1
+    assert agent.ask("hello", protocol=[1, 1], owner="tests")["type"] == "hello"
+
+
+def test_other_protocols_and_bad_jobs_are_refused(agent: Agent) -> None:
+    assert agent.ask("hello", protocol=[2, 9], owner="x")["code"] == "protocol_version"
+    item = agent.put(LIGHT)
+    for change in (
+        {"items": []},
+        {"items": [{**item, "item": "a"}, {**item, "item": "a"}]},
+        {"items": [{"item": "a", "sha256": "0" * 64, "path": "../outside.onnx"}]},
+        {"items": [{"item": "a", "sha256": "0" * 64, "path": "/etc/passwd"}]},
+        {"items": [{**item, "item": "a", "input_seed": -1}]},
+        {"options": {"runtime": "tvm"}},
+        {"options": {"threads": 0}},
+        {"options": {"affinity": "big"}},
+        {"settings": {**SETTINGS, "min_blocks": "five"}},
+        {"deadline_s": None},
+    ):
+        assert agent.measure("refused", [item], **change)["code"] == "bad_request", change
+    assert agent.measure("refused", [item], lease="stolen")["code"] == "lease_lost"
+    assert not list((agent.work / "journal").glob("refused*"))
+
+
+def test_a_crashed_worker_costs_one_item_and_the_next_job_works(start: Any) -> None:
+    agent: Agent = start()
+    agent.take_lease()
+    items = [agent.put(conv_net(32, 32, seed=seed)) for seed in range(3)]
+    settings = {**SETTINGS, "min_blocks": 40, "max_blocks": 40, "block_min_s": 0.01}
+    agent.measure("crash", items, settings=settings, sentinel=agent.put(LIGHT))
+    agent.follow("crash", lambda event: event["event"] == "block" and event["block"] == 2)
+    os.kill(agent.worker_pid(), signal.SIGSEGV)
+    events = agent.follow("crash")
+    failed = of(events, "failed")
+    assert [event["code"] for event in failed] == ["runtime_crashed"]
+    assert "SIGSEGV" in failed[0]["message"]
+    assert len(of(events, "finished")) == 2
+    for event in of(events, "finished"):
+        blocks = of(events, "block", event["item"])
+        assert [block["block"] for block in blocks] == list(range(40)), "earlier blocks count"
+    assert len(of(events, "job_started")) == 1
+    assert events[-1]["outcome"] == "done"
+
+    events = agent.run("alone", items[:1], settings={**FOREVER, "max_blocks": 3})
+    assert events[-1]["outcome"] == "done"
+    agent.measure("again", items[:1], settings=FOREVER)
+    agent.follow("again", lambda event: event["event"] == "block")
+    os.kill(agent.worker_pid(), signal.SIGKILL)
+    events = agent.follow("again")
+    assert of(events, "failed")[0]["code"] == "runtime_crashed"
+    assert "SIGKILL" in of(events, "failed")[0]["message"]
+    assert events[-1]["outcome"] == "crashed"
+
+
+def test_a_killed_agent_loses_no_block(start: Any) -> None:
+    first: Agent = start()
+    first.take_lease()
+    first.measure("killed", [first.put(HEAVY)], settings=FOREVER)
+    seen = first.follow("killed", lambda event: event["event"] == "block" and event["block"] == 3)
+    worker = first.worker_pid()
+    os.kill(first.pid, signal.SIGKILL)
+    first.process.wait()
+    wait_until(lambda: gone(worker))  # nothing is left that could disturb the next job
+
+    with (first.work / "journal" / "killed.jsonl").open("ab") as journal:
+        journal.write(b'{"type":"event","seq":99,"jo')  # a line cut short
+    second: Agent = start()
+    events, reply = second.fetch("killed")
+    assert reply["state"] == "done"
+    assert events[: len(seen)] == seen
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["event"] == "job_done"
+    assert events[-1]["outcome"] == "crashed"
+    timed_ns = sum(sum(block["samples_ns"]) for block in of(events, "block"))
+    assert events[-1]["timed_ns"] == timed_ns
+    assert second.fetch("killed")[0] == events, "closed once"
+    assert second.take_lease(), "the dead agent's lease is taken over"
+
+
+def test_end_of_input_finishes_the_job_first(start: Any) -> None:
+    agent: Agent = start()
+    agent.take_lease()
+    settings = {**SETTINGS, "min_blocks": 10, "max_blocks": 10, "block_min_s": 0.03}
+    agent.measure("orphan", [agent.put(HEAVY), agent.put(LIGHT)], settings=settings)
+    agent.close_input()
+    assert agent.process.wait(30.0) == 0
+    successor: Agent = start()
+    events, reply = successor.fetch("orphan")
+    assert reply["state"] == "done"
+    assert events[-1]["outcome"] == "done"
+    assert len(of(events, "finished")) == 2
+    assert not (agent.work / "lease.json").exists()
+
+
+def test_end_of_input_without_a_job_ends_at_once(start: Any) -> None:
+    agent: Agent = start()
+    agent.ask("probe")
+    agent.take_lease()
+    worker = agent.worker_pid()
+    began_s = time.monotonic()
+    agent.close_input()
+    assert agent.process.wait(10.0) == 0
+    assert time.monotonic() - began_s < 5.0
+    assert gone(worker)
+    assert not (agent.work / "lease.json").exists()
+
+
+def test_a_second_agent_waits_for_the_lease(start: Any) -> None:
+    first: Agent = start()
+    token = first.take_lease()
+    assert first.ask("lease", owner="tests", ttl_s=60.0)["lease"] == token
+    second: Agent = start()
+    refused = second.ask("lease", owner="other", ttl_s=60.0)
+    assert refused["code"] == "board_busy"
+    assert refused["retryable"] is True
+    assert refused["holder"]["owner"] == "tests"
+    assert refused["holder"]["pid"] == first.pid
+    assert first.ask("release", lease=token)["type"] == "released"
+    assert second.ask("lease", owner="other", ttl_s=60.0)["type"] == "lease"
+    os.kill(second.pid, signal.SIGKILL)
+    second.process.wait()
+    assert first.take_lease()
+
+
+def test_an_agent_without_a_pulse_is_killed_for_its_lease(start: Any) -> None:
+    first: Agent = start()
+    first.ask("lease", owner="stuck", ttl_s=1.0)
+    os.kill(first.pid, signal.SIGSTOP)
+    second: Agent = start()
+    assert second.ask("lease", owner="other", ttl_s=60.0)["code"] == "board_busy"
+    time.sleep(1.2)
+    assert second.ask("lease", owner="other", ttl_s=60.0)["type"] == "lease"
+    assert first.process.wait(5.0) == -signal.SIGKILL
+
+
+def test_a_lease_taken_away_ends_the_job(start: Any) -> None:
+    agent: Agent = start()
+    agent.lease = agent.ask("lease", owner="tests", ttl_s=1.0)["lease"]
+    agent.measure("evicted", [agent.put(HEAVY)], settings=FOREVER)
+    agent.follow("evicted", lambda event: event["event"] == "block")
+    record = json.loads((agent.work / "lease.json").read_text(encoding="ascii"))
+    (agent.work / "lease.json").write_text(json.dumps({**record, "token": "thief"}))
+    events = agent.follow("evicted")
+    assert of(events, "failed")[0]["code"] == "lease_lost"
+    assert events[-1]["outcome"] == "cancelled"
+    assert agent.measure("next", [agent.put(LIGHT)], lease=agent.lease)["code"] == "lease_lost"
+
+
+def test_goodbye_and_sigterm_end_agent_and_worker(start: Any) -> None:
+    polite: Agent = start()
+    polite.take_lease()
+    polite.measure("bye", [polite.put(HEAVY)], settings=FOREVER)
+    polite.follow("bye", lambda event: event["event"] == "block")
+    worker = polite.worker_pid()
+    assert polite.ask("bye")["type"] == "bye"
+    assert polite.process.wait(10.0) == 0
+    assert gone(worker)
+
+    told: Agent = start()
+    told.take_lease()
+    told.measure("term", [told.put(HEAVY)], settings=FOREVER)
+    told.follow("term", lambda event: event["event"] == "block")
+    os.kill(told.pid, signal.SIGTERM)
+    assert told.follow("term")[-1]["outcome"] == "cancelled"
+    assert told.process.wait(10.0) == 128 + signal.SIGTERM
+
+
+def test_a_full_disk_ends_the_job_with_a_reason(start: Any) -> None:
+    agent: Agent = start(file_limit_bytes=20_000)
+    agent.take_lease()
+    settings = {**FOREVER, "block_min_runs": 500}
+    events = agent.run("full", [agent.put(LIGHT)], settings=settings)
+    assert of(events, "failed")[0]["code"] == "no_space"
+    assert events[-1]["event"] == "job_done"
+    assert agent.ask("hello", protocol=[1, 1], owner="tests")["type"] == "hello"
+
+
+def test_an_interpreter_without_the_runtime_says_so(start: Any, tmp_path: Path) -> None:
+    """A bare virtual environment: the agent runs, the runtime is reported missing."""
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    agent: Agent = start(python=str(bare / "bin" / "python"))
+    error = agent.ask("probe")["runtimes"]["ort"]["error"]
+    assert error["code"] == "runtime_missing"
+    assert "pip install onnxruntime" in error["message"]
+    agent.take_lease()
+    events = agent.run("none", [agent.put(LIGHT)])
+    assert of(events, "failed")[0]["code"] == "runtime_missing"
+    assert events[-1]["outcome"] == "crashed"
+
+
+def _old_python() -> str | None:
+    found = shutil.which("python3.8")
+    candidates = [Path(found)] if found else []
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [*sorted(root.glob("versions/3.8.*/bin/python3.8")), *candidates]
+    for path in candidates:
+        check = [str(path), "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 8))"]
+        if subprocess.run(check, check=False, capture_output=True).returncode == 0:
+            return str(path)
+    return None
+
+
+def test_the_oldest_supported_python_runs_the_agent(start: Any) -> None:
+    python = _old_python()
+    if python is None:
+        pytest.skip("no Python 3.8 here (uv or pyenv can provide one)")
+    agent: Agent = start(python=python)
+    assert agent.ask("hello", protocol=[1, 1], owner="tests")["python"].startswith("3.8.")
+    probe = agent.ask("probe")
+    assert probe["device"]["cores"] >= 1
+    assert "version" in probe["runtimes"]["ort"] or "error" in probe["runtimes"]["ort"]
+    agent.take_lease()
+    assert agent.run("old", [agent.put(LIGHT)])[-1]["event"] == "job_done"
+    assert agent.ask("bye")["type"] == "bye"

@@ -1,0 +1,193 @@
+"""Train the predictors that ship with the package, from the public NAS-Bench-201 tables.
+
+    python tools/train_priors.py --data DIR [--out DIR]
+
+Writes two weight files with their cards:
+
+- nb201_latency_prior: mean and covariance of latency weights, fitted on the 13 training devices of
+  HELP's split (meta-train and meta-valid) and on nothing else. The six test devices are not read.
+- nb201_accuracy_cifar10: an ensemble of small networks on the CIFAR-10 column. Its figures come
+  from the same recipe trained without a fifth of the function families.
+
+No row of a table is written. One thread and fixed seeds: on one machine with the pinned versions
+the same tables give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch: sums in another order differ
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors.accuracy import SHIPPED as ACCURACY_NAME
+from hwnas_sdk.predictors.accuracy import AccuracyModel, NetworkEnsemble, to_target
+from hwnas_sdk.predictors.bayes import SHIPPED as PRIOR_NAME
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.card import WEIGHTS_FOLDER
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.metrics import Agreement, agreement
+from hwnas_sdk.predictors.paths import path_blocks
+from hwnas_sdk.predictors.references import REFERENCE_SETS, d_optimal_references
+from hwnas_sdk.store.tables import BenchTables, load_tables
+
+TRAINING_DEVICES = (
+    "1080ti_1", "1080ti_32", "1080ti_256", "silver_4114", "silver_4210r", "samsung_a50", "pixel3",
+    "essential_ph_1", "samsung_s7", "titanx_1", "titanx_32", "titanx_256", "gold_6240",
+)  # fmt: skip
+LATENCY_SOURCE = {
+    "table": "nasbench201_latency.parquet",
+    "source": "HayeonLee/HELP @ 45f70eb, data/nasbench201/latency",
+    "attribution": "Lee et al., Hardware-adaptive Efficient Latency Prediction, NeurIPS 2021; "
+    "pixel3 is the column of HW-NAS-Bench, Li et al., ICLR 2021",
+    "licence": "MIT (HELP); MIT (HW-NAS-Bench)",
+    "devices": list(TRAINING_DEVICES),
+    "rows": "live cells only; dead cells are left out",
+}
+ACCURACY_SOURCE = {
+    "table": "nasbench201.parquet, column cifar10_test_acc",
+    "source": "NiccoloCavagnero/FreeREA @ 9c2a726, cached_metrics; values of NATS-Bench TSS",
+    "attribution": "Dong et al., NATS-Bench, TPAMI 2021; Cavagnero et al., FreeREA, WACV 2023",
+    "licence": "MIT (FreeREA); MIT (NATS-Bench)",
+    "rows": "all live cells; test accuracy after 200 epochs, mean of the available seeds",
+}
+MEMBERS, HIDDEN, EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 8, (64, 64), 160, 256, 4e-3, 1e-3
+
+Floats = NDArray[np.float64]
+
+
+def rounded(figures: Agreement) -> dict[str, Any]:
+    """Figures for a card, to four digits."""
+    names = ("spearman", "kendall", "mape_pct", "median_ape_pct", "coverage90", "n")
+    return {name: round(getattr(figures, name), 4) for name in names}
+
+
+def train_latency_prior(tables: BenchTables, out: Path) -> None:
+    """Fit, check the shipped reference set, judge by leave-one-device-out, write."""
+    live = tables.live
+    features = structural_features(tables.genotypes[live])
+    latencies = {name: tables.device(name)[live] for name in TRAINING_DEVICES}
+    prior = LatencyPrior.fit(features, latencies)
+    arch = [text for text, kept in zip(tables.arch, live, strict=True) if kept]
+    designed = tuple(arch[i] for i in d_optimal_references(prior, features, 10))
+    if designed != REFERENCE_SETS["ours-10"]:
+        sys.exit(
+            "the designed references differ from REFERENCE_SETS['ours-10'] in "
+            "hwnas_sdk/predictors/references.py; they should be:\n" + "\n".join(designed)
+        )
+    left_out: dict[str, Any] = {}
+    for name in TRAINING_DEVICES:
+        others = {device: values for device, values in latencies.items() if device != name}
+        fold = LatencyPrior.fit(features, others)
+        rows = d_optimal_references(fold, features, 10)
+        prediction = fold.adapt(features[rows], latencies[name][rows]).predict(features)
+        left_out[name] = rounded(agreement(latencies[name], prediction.mean, prediction.sd))
+        print(f"  without {name}: {left_out[name]}")
+    mean = float(np.mean([figures["spearman"] for figures in left_out.values()]))
+    print(f"latency prior: leave-one-device-out mean Spearman {mean:.4f}")
+    metrics = {
+        "protocol": "each training device predicted from 10 latencies by a prior and a reference "
+        "design made from the other 12",
+        "mean_spearman": round(mean, 4),
+        "devices": left_out,
+    }
+    prior.save(out / f"{PRIOR_NAME}.safetensors", data=LATENCY_SOURCE, metrics=metrics)
+
+
+def train_ensemble(features: Floats, error_pct: Floats, *, seed: int) -> NetworkEnsemble:
+    """Train all members at once, each with its own weights and batches.
+
+    Loss: Gaussian negative log likelihood whose terms are weighted by variance^0.5, so that the
+    mean is also learned where the data are noisy. Source: Seitzer et al., On the pitfalls of
+    heteroscedastic uncertainty estimation, ICLR 2022 (beta = 0.5).
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True)
+    target = to_target(error_pct)
+    shift, scale = float(target.mean()), float(target.std())
+    x = torch.tensor(features, dtype=torch.float32)
+    y = torch.tensor((target - shift) / scale, dtype=torch.float32)
+    sizes = (x.shape[1], *HIDDEN, 2)
+    layers = [
+        (
+            (torch.randn(MEMBERS, a, b) * (2.0 / a) ** 0.5).requires_grad_(),
+            torch.zeros(MEMBERS, 1, b, requires_grad=True),
+        )
+        for a, b in zip(sizes, sizes[1:], strict=False)
+    ]
+    parameters = [tensor for layer in layers for tensor in layer]
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    n_steps = EPOCHS * (len(x) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, n_steps)
+    rng = child_rng(seed, "train_priors", "batches")
+    for _ in range(EPOCHS):
+        order = torch.from_numpy(np.stack([rng.permutation(len(x)) for _ in range(MEMBERS)]))
+        for start in range(0, len(x) - BATCH + 1, BATCH):
+            rows = order[:, start : start + BATCH]
+            value = x[rows]
+            for i, (weight, bias) in enumerate(layers):
+                value = torch.baddbmm(bias, torch.relu(value) if i else value, weight)
+            mean, log_variance = value[..., 0], value[..., 1].clamp(-9.0, 4.0)
+            variance = log_variance.exp()
+            loss = 0.5 * (log_variance + (y[rows] - mean) ** 2 / variance)
+            loss = (loss * variance.detach() ** 0.5).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    fitted = tuple((w.detach().numpy().copy(), b.detach().numpy().copy()) for w, b in layers)
+    return NetworkEnsemble(fitted, shift, scale)
+
+
+def train_accuracy(tables: BenchTables, out: Path) -> None:
+    """Judge the recipe on held-out families, train it on all live cells, write."""
+    error = tables.error_pct("cifar10")
+    rows = np.flatnonzero(tables.live & np.isfinite(error))
+    genotypes, error, families = tables.genotypes[rows], error[rows], tables.families[rows]
+    features = np.concatenate(path_blocks(genotypes), axis=1)
+    names = np.unique(families)
+    held = child_rng(0, "train_priors", "split").permutation(names)[: len(names) // 5]
+    test = np.isin(families, held)
+    judge = AccuracyModel(train_ensemble(features[~test], error[~test], seed=0))
+    prediction = judge.predict(genotypes[test])
+    held_out = rounded(agreement(error[test], prediction.mean, prediction.sd))
+    held_out["mean_absolute_error_pct_points"] = round(
+        float(np.abs(prediction.mean - error[test]).mean()), 4
+    )
+    print(f"accuracy, held-out families: {held_out}")
+    model = AccuracyModel(train_ensemble(features, error, seed=0))
+    prediction = model.predict(genotypes)
+    metrics = {
+        "protocol": "same recipe trained without a random fifth of the 5,043 live function "
+        "families, judged on them; mape_pct is relative to the error",
+        "held_out_families": held_out,
+        "fit_on_all": rounded(agreement(error, prediction.mean, prediction.sd)),
+    }
+    model.save(out / f"{ACCURACY_NAME}.safetensors", data=ACCURACY_SOURCE, metrics=metrics)
+
+
+def main() -> None:
+    """Read the options and train both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of public tables")
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="where weights go")
+    options = parser.parse_args()
+    tables = load_tables([options.data])
+    started = time.perf_counter()
+    train_latency_prior(tables, options.out)
+    train_accuracy(tables, options.out)
+    print(f"written to {options.out} in {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

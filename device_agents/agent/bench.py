@@ -87,5 +87,5 @@ def matches(output: list[float | None], expected: list[float] | None) -> bool | 
     floor = 1e-4 * max([abs(value) for value in expected], default=0.0) + 1e-6
     return all(
         abs(got - value) <= 1e-3 * abs(value) + floor  # type: ignore[operator]
-        for got, value in zip(output, expected)  # noqa: B905 - strict= came with Python 3.10
+        for got, value in zip(output, expected)
     )

@@ -112,7 +112,7 @@ class Zygote:
     def result(self) -> dict[str, Any]:
         """Wait for {peak, base} in bytes, {"signal": n} of a crash, or {"reason": text}."""
         line = _read_line(self._answer, PROBE_TIMEOUT_S + 5.0)
-        if line is None:
+        if not line:
             return {"reason": "the memory probe does not answer"}
         return dict(json.loads(line.decode("ascii")))
 

@@ -52,12 +52,14 @@ class NetworkEnsemble:
     """Small fully connected networks with two outputs: mean and log variance of the target.
 
     `layers` holds (weights (members, in, out), bias (members, 1, out)); ReLU between layers.
-    `shift` and `scale` undo the standardisation of the target.
+    `shift` and `scale` undo the standardisation of the target; `widening` is the factor on the sd
+    that makes intervals cover function families the networks never saw.
     """
 
     layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
     shift: float
     scale: float
+    widening: float = 1.0
 
     def predict(self, blocks: tuple[Floats, ...]) -> tuple[Floats, Floats]:
         """Mean over the members; their disagreement adds to the variance they predict."""
@@ -66,11 +68,12 @@ class NetworkEnsemble:
             x = (np.maximum(x, 0.0) if i else x) @ weights + bias  # (members, n, out)
         means, log_variances = x[..., 0].astype(np.float64), x[..., 1].astype(np.float64)
         variance = np.exp(log_variances).mean(axis=0) + means.var(axis=0)
-        return self.shift + self.scale * means.mean(axis=0), self.scale * np.sqrt(variance)
+        sd = self.scale * self.widening * np.sqrt(variance)
+        return self.shift + self.scale * means.mean(axis=0), sd
 
     def tensors(self) -> Tensors:
         """Weights by name, for a file."""
-        named: Tensors = {"target": np.array([self.shift, self.scale])}
+        named: Tensors = {"target": np.array([self.shift, self.scale, self.widening])}
         for i, (weights, bias) in enumerate(self.layers):
             named[f"layers.{i}.weight"], named[f"layers.{i}.bias"] = weights, bias
         return named
@@ -82,8 +85,8 @@ class NetworkEnsemble:
         layers = tuple(
             (tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(n_layers)
         )
-        shift, scale = (float(value) for value in tensors["target"])
-        return cls(layers, shift, scale)
+        shift, scale, widening = (float(value) for value in tensors["target"])
+        return cls(layers, shift, scale, widening)
 
 
 @dataclass(frozen=True)

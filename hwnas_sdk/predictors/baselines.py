@@ -31,7 +31,7 @@ def counted(features: Floats, costs: dict[str, float]) -> Floats:
 
 
 def scaled(known: Floats, references: NDArray[np.int64], latency_ms: Floats) -> Floats:
-    """latency = offset + slope * known, slope >= 0, least squares on the references.
+    """Latency = offset + slope * known, slope >= 0, least squares on the references.
 
     Shapes: known (n,), references (k,) indices into it, latency_ms (k,) -> (n,).
     """
@@ -60,5 +60,5 @@ def linear_transfer(known: Floats, references: NDArray[np.int64], latency_ms: Fl
 def nearest_device(known: Floats, references: NDArray[np.int64], latency_ms: Floats) -> Floats:
     """The known device that ranks the references most alike, scaled. Shapes as above."""
     scores = [spearman(latency_ms, column[references]) for column in known.T]
-    best = max(range(len(scores)), key=lambda i: -2.0 if scores[i] is None else scores[i])
+    best = int(np.argmax([-2.0 if score is None else score for score in scores]))
     return scaled(known[:, best], references, latency_ms)

@@ -20,15 +20,16 @@ variance of every prediction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors._posterior import PriorSettings, condition
+from hwnas_sdk.predictors._ridge import Ridge, standardisation
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, N_FEATURES
 from hwnas_sdk.predictors.prediction import Prediction
@@ -39,44 +40,6 @@ KIND: Final = "latency_prior"
 SCHEMA: Final = 1
 SHIPPED: Final = "nb201_latency_prior"
 _FLOOR: Final = 0.05  # m(x) is held above this share of the scale
-_NEGLIGIBLE: Final = 1e-4  # posterior probability below which a grid point is dropped
-# Groups that are scaled to unit variance; the others keep their natural units (counts, 0/1).
-_STANDARDISED: Final = ("structure", "raw_products", "live_products")
-
-
-@dataclass(frozen=True, slots=True)
-class PriorSettings:
-    """Hyper-parameters, chosen on the training devices only.
-
-    Attributes:
-        scale_sd: a, uncertainty of the device's scale beyond the robust estimate.
-        transfer_sd: alpha, weight of the known devices' covariance.
-        group_sd: feature group -> sd of a device's own deviation per feature, share of the scale.
-        noise_grid: relative noise levels; `transfer_grid`: values of t; `own_grid`: values of b.
-        noise_log_sd: least width of the log-normal noise prior.
-        ridge: regularisation of a known device's weights, in rows.
-    """
-
-    scale_sd: float = 0.3
-    transfer_sd: float = 0.8
-    group_sd: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "constant": 3.0,
-            "raw_counts": 0.3,
-            "live_counts": 0.03,
-            "structure": 0.005,
-            "live_products": 0.003,
-            "raw_edges": 0.005,
-            "live_edges": 0.005,
-            "patterns": 0.003,
-            "pattern_dead": 0.02,
-        }
-    )
-    noise_grid: tuple[float, ...] = (0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16)
-    transfer_grid: tuple[float, ...] = (0.5, 1.0, 2.0)
-    own_grid: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
-    noise_log_sd: float = 1.5
-    ridge: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -153,10 +116,10 @@ class LatencyPrior:
             raise ModelError("a latency prior needs at least one known device")
         if not live.any():
             raise ModelError("a latency prior needs at least one live cell")
-        center, scale = _standardisation(x_all[live])
+        center, scale = standardisation(x_all[live])
         x = (x_all - center) * scale
         weights, residuals, scales = [], [], []
-        solvers: dict[bytes, _Ridge] = {}  # devices mostly share their measured rows
+        solvers: dict[bytes, Ridge] = {}  # devices mostly share their measured rows
         for device, values in latencies.items():
             y = np.asarray(values, dtype=np.float64)
             if y.shape != (len(x),):
@@ -167,7 +130,7 @@ class LatencyPrior:
             typical = float(np.median(y[rows]))
             key = rows.tobytes()
             if key not in solvers:
-                solvers[key] = _Ridge(x[rows], chosen.ridge)
+                solvers[key] = Ridge(x[rows], chosen.ridge)
             w, residual = solvers[key].fit(y[rows] / typical)
             weights.append(w)
             residuals.append(residual)
@@ -221,7 +184,15 @@ class LatencyPrior:
                 raise ModelError("latency model: rel_sd must hold one number >= 0 per measurement")
             # Exact at the prior's median noise, an approximation at the other grid points.
             spread *= np.sqrt(1.0 + (known / np.exp(self.log_noise_mean)) ** 2)
-        weights, covariance, noise = _condition(self, x / spread[:, None], y / scale / spread)
+        x = x / spread[:, None]  # rows whitened: every one has the same noise
+        shift, covariance, noise = condition(
+            self.covariance,
+            x,
+            y / scale / spread - x @ self.mean,
+            settings=self.settings,
+            log_noise=(self.log_noise_mean, self.log_noise_sd),
+        )
+        weights = self.mean + shift
         return LatencyModel(self, weights, covariance, noise, scale, len(y))
 
     def _unconditioned(self) -> LatencyModel:
@@ -311,9 +282,10 @@ class LatencyPrior:
         try:
             log_noise, log_scale = values.pop("log_noise"), values.pop("log_scale")
             devices, n_features = tuple(values.pop("devices")), values.pop("features")
-            settings = PriorSettings(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            )
+            arguments: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
+            settings = PriorSettings(**arguments)
             prior = cls(
                 **{k: tensors[k] for k in ("center", "scale", "mean", "deviations")},
                 log_noise_mean=log_noise[0],
@@ -340,79 +312,3 @@ def _checked(features: Floats) -> Floats:
     if x.ndim != 2 or x.shape[1] != N_FEATURES:
         raise ModelError(f"expected features of shape (n, {N_FEATURES}), got {x.shape}")
     return x
-
-
-def _standardisation(x: Floats) -> tuple[Floats, Floats]:
-    """Centre and factor per feature; features that do not vary get factor 0, the constant 1."""
-    center = x.mean(axis=0)
-    sd = x.std(axis=0)
-    varies = sd > 1e-9
-    scale = varies.astype(np.float64)
-    for group in _STANDARDISED:
-        part = FEATURE_GROUPS[group]
-        scale[part] = np.where(varies[part], 1.0 / np.maximum(sd[part], 1e-9), 0.0)
-    constant = FEATURE_GROUPS["constant"]
-    center[constant], scale[constant] = 0.0, 1.0
-    return center, scale
-
-
-class _Ridge:
-    """Ridge regression of several targets on the same rows; the constant is free."""
-
-    def __init__(self, x: Floats, ridge: float) -> None:
-        penalty = np.full(x.shape[1], ridge)
-        penalty[FEATURE_GROUPS["constant"]] = 1e-6
-        gram = x.T @ x
-        gram[np.diag_indices_from(gram)] += penalty
-        self._x = x
-        self._factor = linalg.cho_factor(gram, lower=True)
-
-    def fit(self, y: Floats) -> tuple[Floats, float]:
-        """Weights, and the standard deviation of the residual."""
-        weights: Floats = linalg.cho_solve(self._factor, self._x.T @ y)
-        return weights, float(np.std(y - self._x @ weights))
-
-
-def _condition(prior: LatencyPrior, x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
-    """Posterior of the weights, averaged over the grid, from whitened rows (noise = sigma).
-
-    Returns weights (F,), covariance (F, F) and the mean noise variance.
-    """
-    settings = prior.settings
-    n_samples = len(y)
-    lost = 0.0  # squared length of what compression removes: pure noise
-    residual = y - x @ prior.mean
-    if n_samples > x.shape[1]:
-        # More rows than features: an orthogonal change of rows keeps all that the weights see.
-        q, x = np.linalg.qr(x)
-        short = q.T @ residual
-        lost = max(float(residual @ residual - short @ short), 0.0)
-        residual = short
-    n_lost = n_samples - len(residual)
-    log_noise = np.log(settings.noise_grid)
-    log_prior = -0.5 * ((log_noise - prior.log_noise_mean) / prior.log_noise_sd) ** 2
-    grid: list[tuple[float, float, float, Floats, Floats, Floats]] = []
-    for transfer in settings.transfer_grid:
-        for own in settings.own_grid:
-            cx = prior.covariance(transfer=transfer, own=own) @ x.T  # (F, k)
-            values, vectors = linalg.eigh(x @ cx)
-            values = np.maximum(values, 0.0)
-            along = vectors.T @ residual
-            for log_sd, log_p in zip(log_noise, log_prior, strict=True):
-                total = values + np.exp(2 * log_sd)
-                evidence = -0.5 * float((along**2 / total).sum() + np.log(total).sum())
-                evidence -= n_lost * log_sd + 0.5 * lost * np.exp(-2 * log_sd)
-                grid.append((evidence + log_p, transfer, own, cx @ vectors, along / total, total))
-    log_p_all = np.array([point[0] for point in grid])
-    probability = np.exp(log_p_all - log_p_all.max())
-    probability /= probability.sum()
-    noise_variances = np.tile(np.exp(2 * log_noise), len(grid) // len(log_noise))
-    kept = [i for i, p in enumerate(probability) if p > _NEGLIGIBLE]
-    share = probability[kept] / probability[kept].sum()
-    means = np.stack([grid[i][3] @ grid[i][4] for i in kept])
-    shift = share @ means
-    covariance = (means - shift).T * share @ (means - shift)
-    for p, i in zip(share, kept, strict=True):
-        _, transfer, own, gain, _, total = grid[i]
-        covariance += p * (prior.covariance(transfer=transfer, own=own) - gain / total @ gain.T)
-    return prior.mean + shift, covariance, float(share @ noise_variances[kept])

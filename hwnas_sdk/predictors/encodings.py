@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk.core.errors import SpaceError
 
@@ -51,18 +51,20 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
 
 
 def longest_path(genotypes: NDArray[np.integer], weights: Sequence[float], live: Bools) -> Floats:
-    """Largest sum of operator `weights` over a path of `live` edges; 0 where there is none, (n,)."""
+    """Largest sum of operator `weights` over a path of `live` edges; 0 without a path, (n,)."""
     cost = np.where(live, np.asarray(weights, dtype=np.float64)[genotypes], -np.inf)
     at: list[Floats] = [np.zeros(len(cost))]
     for target in (1, 2, 3):
         into = [at[s] + cost[:, e] for e, (s, t) in enumerate(_EDGES) if t == target]
         at.append(np.max(into, axis=0))
-    return np.where(np.isfinite(at[3]), at[3], 0.0)
+    longest: Floats = np.where(np.isfinite(at[3]), at[3], 0.0)
+    return longest
 
 
 def _counts(present: Bools) -> Floats:
     """(n, 6, 5) one-hot -> number of edges per operator but ``none``, (n, 4)."""
-    return present[:, :, 1:].sum(axis=1).astype(np.float64)
+    counts: Floats = present[:, :, 1:].sum(axis=1).astype(np.float64)
+    return counts
 
 
 def _one_hot(present: Bools) -> Floats:
@@ -83,7 +85,8 @@ def _in_degree(mask: Bools) -> tuple[NDArray[np.int64], ...]:
 def _pattern(genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Which edges are in use, as a number 0..63 (bit e = edge e), (n,)."""
     powers = 2 ** np.arange(N_EDGES)
-    return ((np.asarray(genotypes) != _NONE) @ powers).astype(np.int64)
+    number: NDArray[np.int64] = ((np.asarray(genotypes) != _NONE) @ powers).astype(np.int64)
+    return number
 
 
 def _live_patterns() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,7 +114,7 @@ def _structure(genotypes: NDArray[np.integer], live: Bools) -> tuple[Floats, tup
     columns: list[Floats] = []
     names: list[str] = []
 
-    def put(name: str, values: NDArray[np.generic]) -> None:
+    def put(name: str, values: ArrayLike) -> None:
         names.append(name)
         columns.append(np.asarray(values, dtype=np.float64))
 
@@ -119,8 +122,8 @@ def _structure(genotypes: NDArray[np.integer], live: Bools) -> tuple[Floats, tup
         put(f"live_path_{name}", longest_path(genotypes, weights, live))
     for kind, mask in (("raw", used), ("live", live)):
         computing = mask & np.isin(genotypes, _COMPUTING)
-        put(f"{kind}_adds", sum(np.maximum(d - 1, 0) for d in _in_degree(mask)))  # type: ignore[arg-type]
-        put(f"{kind}_conv_adds", sum(np.maximum(d - 1, 0) for d in _in_degree(computing)))  # type: ignore[arg-type]
+        put(f"{kind}_adds", sum(np.maximum(d - 1, 0) for d in _in_degree(mask)))
+        put(f"{kind}_conv_adds", sum(np.maximum(d - 1, 0) for d in _in_degree(computing)))
         put(f"{kind}_computing", computing.sum(axis=1))
         put(f"{kind}_any_conv3", ((genotypes == _CONV3) & mask).any(axis=1))
         put(f"{kind}_any_conv1", ((genotypes == _CONV1) & mask).any(axis=1))

@@ -14,7 +14,7 @@ BYTES_PER_ELEMENT = 4  # float32
 
 
 def analytic_mib(n_params: ArrayLike, peak_activation_elements: ArrayLike) -> NDArray[np.float64]:
-    """Float32 parameters plus the largest set of live activations. Shapes: (n,), (n,). Unit: MiB."""
+    """Float32 parameters plus the largest set of live activations, (n,), (n,) -> (n,) MiB."""
     elements = np.asarray(n_params, dtype=np.float64) + np.asarray(peak_activation_elements)
     mib: NDArray[np.float64] = elements * BYTES_PER_ELEMENT / BYTES_PER_MIB
     return mib

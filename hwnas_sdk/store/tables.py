@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,11 @@ from hwnas_sdk.spaces import get_space
 
 _log = logging.getLogger(__name__)
 
-Metric = Literal["latency", "energy"]
 Floats = NDArray[np.float64]
 
 ACCURACY_TABLE: Final = "nasbench201.parquet"
 LATENCY_TABLE: Final = "nasbench201_latency.parquet"
-_HWNASBENCH: Final[dict[Metric, tuple[str, str]]] = {
+_HWNASBENCH: Final[dict[str, tuple[str, str]]] = {
     "latency": ("nasbench201_hwnasbench_latency.parquet", "_latency_ms"),
     "energy": ("nasbench201_hwnasbench_energy.parquet", "_energy_mj"),
 }
@@ -169,7 +168,7 @@ def load_tables(folders: Sequence[Path]) -> BenchTables:
     for path in paths:
         _add_devices(latency, path / LATENCY_TABLE, "", index, arch)
         for metric, into in (("latency", latency), ("energy", energy)):
-            file, suffix = _HWNASBENCH[metric]  # type: ignore[index]
+            file, suffix = _HWNASBENCH[metric]
             _add_devices(into, path / file, suffix, index, arch)
     if not latency and not energy:
         raise _missing([LATENCY_TABLE], names)
@@ -195,7 +194,7 @@ def _read(path: Path) -> pa.Table:
 def _floats(table: pa.Table, column: str) -> Floats:
     """Column as float64; null, NaN and infinities become NaN."""
     try:
-        values = table[column].cast(pa.float64()).to_numpy().astype(np.float64)
+        values: Floats = table[column].cast(pa.float64()).to_numpy().astype(np.float64)
     except pa.ArrowInvalid as exc:
         raise DataError(f"column {column!r} is not numeric", code="table_damaged") from exc
     values[~np.isfinite(values)] = np.nan
@@ -264,7 +263,9 @@ def _add_devices(
         values = _floats(table, column)
         # A latency or an energy of nothing is a failed measurement, not a fast network.
         values[values < 0] = np.nan
-        into[device] = np.where(rows >= 0, values[rows], np.nan) if len(values) else rows * np.nan
+        joined: Floats = np.full(len(rows), np.nan)
+        joined[rows >= 0] = values[rows[rows >= 0]]
+        into[device] = joined
 
 
 def _check_strings(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from hwnas_sdk.predictors.encodings import N_FEATURES, live_edges, structural_fe
 from hwnas_sdk.predictors.memory import MemoryModel, analytic_mib
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
-if TYPE_CHECKING:
-    from hwnas_sdk.predictors.card import Card
-
 Values = NDArray[np.float64]
+
+LEAST_SHARE = 0.2
+"""A folded network keeps at least this share of the predicted unfolded latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +32,14 @@ class Label:
     latency_ms: float
     rel_sd: float | None
     peak_memory_mib: float | None
+
+    @property
+    def n_spared_edges(self) -> int:
+        """Edges an unfolded network executes for nothing and this one does not have."""
+        if not self.folded:
+            return 0
+        cells = executed_cells(np.array([self.architecture.genotype], dtype=np.int64))
+        return int((cells == 0).sum())
 
     @classmethod
     def of(cls, architecture: Architecture, measurement: Measurement, *, folded: bool) -> Label:
@@ -57,6 +64,8 @@ class Beliefs:
         folded: whether predictions are for the canonical live graph.
         latency, accuracy: fitted models.
         memory: fitted model, None without memory measurements.
+        n_labels: measurements learned from.
+        none_ms: what an edge without an operator costs an unfolded network, see `none_edge_ms`.
     """
 
     space: SearchSpace
@@ -65,6 +74,7 @@ class Beliefs:
     accuracy: AccuracyModel
     memory: MemoryModel | None
     n_labels: int
+    none_ms: float = 0.0
 
     @classmethod
     def fit(
@@ -87,7 +97,10 @@ class Beliefs:
             [features_of([label], folded=label.folded) for label in labels]
             or [np.empty((0, N_FEATURES))]
         )
-        latency_ms = np.array([label.latency_ms for label in labels])
+        none_ms = none_edge_ms(labels)
+        latency_ms = np.array(
+            [label.latency_ms + none_ms * label.n_spared_edges for label in labels]
+        )
         rel_sd = np.array([label.rel_sd or 0.0 for label in labels])
         weighed = [label for label in labels if label.peak_memory_mib is not None]
         memory = None
@@ -104,6 +117,7 @@ class Beliefs:
             accuracy=accuracy or AccuracyModel.shipped(),
             memory=memory,
             n_labels=len(labels),
+            none_ms=none_ms,
         )
 
     def predict(self, genotypes: Genotypes, objectives: Sequence[str]) -> tuple[Values, Values]:
@@ -126,7 +140,11 @@ class Beliefs:
             return prediction.mean, prediction.sd
         if objective == "latency":
             prediction = self.latency.predict(_features(genotypes, folded=self.folded))
-            return prediction.mean, prediction.sd
+            mean = prediction.mean
+            if self.folded:
+                mean = mean - self.none_ms * (executed_cells(genotypes) == 0).sum(axis=1)
+            # A linear model can leave the possible; nothing runs in less than nothing.
+            return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
         if objective == "memory" and self.memory is not None:
             return self._predict_memory(genotypes, self.memory)
         reason = {
@@ -150,8 +168,10 @@ class Beliefs:
 
     def provenance(self) -> Mapping[str, str]:
         """Where each predicted value comes from, for reports."""
-        card: Card | None = self.accuracy.card
-        known = card.data if card is not None else "accuracies given by the caller"
+        card = self.accuracy.card
+        known = "accuracies given by the caller"
+        if card is not None:
+            known = f"{card.data.get('table', card.name)} ({card.data.get('attribution', '')})"
         return {
             "error_pct": f"predicted by a model trained on {known}; not measured on this board",
             "latency_ms": f"predicted from {self.n_labels} measurements on this device and a prior "
@@ -161,6 +181,29 @@ class Beliefs:
 
 def _analytic_mib(graph: LayerGraph) -> float:
     return float(analytic_mib(graph.n_params, graph.peak_activation_elements))
+
+
+def none_edge_ms(labels: Sequence[Label]) -> float:
+    """What one ``none`` edge costs an unfolded network on this device, in ms.
+
+    The prior knows unfolded networks only, and counts x * 0 and its addition as part of every
+    cell. The difference between both forms of one network, per spared edge, says what to take off
+    for folded ones: the median over architectures with both labels whose dead edges are all
+    ``none``; 0 without one.
+    """
+    unfolded = {x.architecture: x.latency_ms for x in labels if not x.folded}
+    costs = [
+        (unfolded[x.architecture] - x.latency_ms) / x.n_spared_edges
+        for x in labels
+        if x.folded and x.architecture in unfolded and has_only_none_dead(x.architecture)
+    ]
+    return max(0.0, float(np.median(costs))) if costs else 0.0
+
+
+def has_only_none_dead(architecture: Architecture) -> bool:
+    """Whether an architecture has ``none`` edges, and every other edge is live."""
+    genes = np.array([architecture.genotype], dtype=np.int64)
+    return bool((genes == 0).any() and np.array_equal(executed_cells(genes), genes))
 
 
 def features_of(labels: Sequence[Label], *, folded: bool) -> Values:
@@ -173,9 +216,7 @@ def _features(genotypes: Genotypes, *, folded: bool) -> Values:
     """Features of the network that is executed.
 
     A folded network has no dead branches, so its features are those of the cell whose dead edges
-    are ``none``. What ``none`` itself costs an unfolded network stays in the model's constant:
-    folded cells with many of them run a little faster than predicted until measured labels of
-    folded networks have corrected it.
+    are ``none``; `none_edge_ms` then takes off what ``none`` costs an unfolded network.
     """
     return structural_features(executed_cells(genotypes) if folded else genotypes)
 

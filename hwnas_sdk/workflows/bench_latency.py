@@ -115,7 +115,8 @@ def run_bench_latency(
     for done, device in enumerate(unseen):
         if fitted is None or leave_one_out:
             started = time.perf_counter()
-            fitted = _fit(bench, _known_devices(device, train_devices, unseen, leave_one_out))
+            left_out = device if leave_one_out else None
+            fitted = _fit(bench, _known_devices(train_devices, unseen, left_out))
             fit_seconds += time.perf_counter() - started
         started = time.perf_counter()
         answers[device], spent = _predict_device(bench, fitted, device)
@@ -158,11 +159,11 @@ def _check_counts(samples: int, references: str, devices: Sequence[str]) -> None
 
 
 def _known_devices(
-    device: str, train_devices: Sequence[str], unseen: Sequence[str], leave_one_out: bool
+    train_devices: Sequence[str], unseen: Sequence[str], left_out: str | None
 ) -> list[str]:
-    """Training devices for one unseen device; never that device itself."""
-    if leave_one_out:
-        known = [d for d in dict.fromkeys([*train_devices, *unseen]) if d != device]
+    """Training devices; with one `left_out`, all others of both lists."""
+    if left_out is not None:
+        known = [d for d in dict.fromkeys([*train_devices, *unseen]) if d != left_out]
     else:
         known = list(dict.fromkeys(train_devices))
         leaked = sorted(set(known) & set(unseen))
@@ -188,7 +189,8 @@ def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
 
 def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
     """Rows to sample on `device`: live, and measured there."""
-    eligible = bench.tables.live & np.isfinite(bench.columns[device])
+    column = bench.columns[device]
+    eligible = bench.tables.live & np.isfinite(column) & (column > 0)
     if bench.references == "paper":
         row_of = {int(index): row for row, index in enumerate(bench.tables.index)}
         rows = [row_of[i] for i in PAPER_INDICES if i in row_of and eligible[row_of[i]]]

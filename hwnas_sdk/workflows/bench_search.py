@@ -2,7 +2,8 @@
 
 A method may use the training devices' columns, `samples` latencies of the unseen device and
 `train_accuracies` accuracies. It gets them through `Oracle`, which counts what it gives away; the
-truth is otherwise only read to judge the candidates. No shipped weights are loaded.
+truth is otherwise only read to judge the candidates. No shipped weights are loaded. Errors are
+those on CIFAR-10, whatever data set a device's latencies belong to.
 
 Protocol (MODNAS on NAS-Bench-201): rows with an error of 90 % or more are dropped; errors and
 latencies are scaled to [0, 1] by their extremes over all remaining rows of the device; of the
@@ -236,6 +237,7 @@ def run_bench_search(
         "rounds": plan.rounds,
         "seeds": plan.seeds,
         "references": plan.references,
+        "dataset": "cifar10",
         "accuracy_sampling": "latin hypercube over the decisions, dead cells redrawn",
     }
     if plan.rounds > 1:
@@ -265,7 +267,8 @@ def _read(data_dirs: Sequence[Path], plan: SearchBenchPlan) -> _Table:
 
 def _repeat(plan: SearchBenchPlan, table: _Table, device: str, seed: int) -> dict[str, Any]:
     """One device, one seed: propose, reveal, repeat; then judge."""
-    error_pct, latency_ms = table.tables.error_pct(), table.tables.device(device)
+    error_pct = table.tables.error_pct("cifar10")
+    latency_ms = table.tables.device(device)
     known = np.isfinite(error_pct) & np.isfinite(latency_ms)
     within = np.zeros(len(known), dtype=np.bool_)
     within[known] = error_pct[known] < DEAD_ERROR_PCT
@@ -283,6 +286,11 @@ def _repeat(plan: SearchBenchPlan, table: _Table, device: str, seed: int) -> dic
     proposals = method(plan, table, oracle, eligible, device=device, seed=seed, spent=spent)
     judge = Judge.of(error_pct, latency_ms, known & within)
     proposals = [rows[within[rows]] for rows in proposals]
+    if not all(len(rows) for rows in proposals):
+        raise DataError(
+            f"{device}: every candidate of a round has an error of {DEAD_ERROR_PCT:g} % or more",
+            code="nothing_found",
+        )
     return {
         "hv_true": judge.hv_true,
         "all": judge.figures(np.concatenate(proposals)),

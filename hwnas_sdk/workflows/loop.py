@@ -20,7 +20,7 @@ from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_architecture
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
-from hwnas_sdk.workflows.beliefs import Beliefs, Label
+from hwnas_sdk.workflows.beliefs import Beliefs, Label, has_only_none_dead
 from hwnas_sdk.workflows.fronts import (
     front_from_mapping,
     front_to_mapping,
@@ -30,6 +30,7 @@ from hwnas_sdk.workflows.measure import (
     SENTINEL_ARCH,
     BoardTime,
     Measurer,
+    Target,
     architecture_target,
 )
 from hwnas_sdk.workflows.profile import profile_of, reference_architectures
@@ -38,6 +39,9 @@ from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import Box, judge, reference_box, scaled_hypervolume
 
 PROFILE_PREFIX = "profile/"
+
+N_FOLDED_PAIRS = 3
+"""References measured folded as well, where folded networks are verified: see `none_edge_ms`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,15 +201,13 @@ class Loop:
 
     def _profile(self, space: SearchSpace, measurer: Measurer) -> DeviceProfile:
         archs = reference_architectures(self.plan.references)
-        targets = [
-            architecture_target(
-                space, space.decode(arch), cache=self.cache, folded=False, prefix=PROFILE_PREFIX
-            )
-            for arch in archs
-        ]
-        results = measurer.measure(targets, task=f"profile {self.session.spec.name}")
-        missing = [target.arch for target in targets if target.item not in results]
-        if missing:
+        targets = self._reference_targets(space, archs, folded=False)
+        wanted = list(targets)
+        if self.plan.folded and self.session.needs_artifacts:
+            paired = [arch for arch in archs if has_only_none_dead(space.decode(arch))]
+            wanted += self._reference_targets(space, paired[:N_FOLDED_PAIRS], folded=True)
+        results = measurer.measure(wanted, task=f"profile {self.session.spec.name}")
+        if any(target.item not in results for target in targets):
             raise MeasurementError(
                 f"{self.session.spec.name}: board time was spent before the profile was done",
                 device_id=self.session.spec.id,
@@ -221,6 +223,16 @@ class Loop:
             references=self.plan.references,
             source=f"run {measurer.run_id}",
         )
+
+    def _reference_targets(
+        self, space: SearchSpace, archs: Sequence[str], *, folded: bool
+    ) -> list[Target]:
+        return [
+            architecture_target(
+                space, space.decode(arch), cache=self.cache, folded=folded, prefix=PROFILE_PREFIX
+            )
+            for arch in archs
+        ]
 
     def _labels(self, space: SearchSpace, run: Run, number: int) -> list[Label]:
         """Valid measurements of this run that were there before round `number`."""

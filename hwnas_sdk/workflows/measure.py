@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
@@ -29,6 +29,7 @@ from hwnas_sdk.store.sqlite import MeasurementStore
 from hwnas_sdk.workflows.reference import expected_output
 
 MAX_ATTEMPTS = 3
+BROKEN_OFF = frozenset({"truncated", "cancelled"})
 SENTINEL_ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"  # noqa: E501
 
 
@@ -203,9 +204,10 @@ class Measurer:
             job = MeasureJob.from_json(payload["job"])
             self._say(f"asking {self.session.spec.name} what became of an interrupted job")
             result = self.session.recover(job)
-            if result is not None:
+            whole = result and finished_items(result)
+            if whole:
                 found += 1
-                self._keep(job, result, payload["attempts"])
+                self._keep(job, whole, payload["attempts"])
             self.store.close_job(job_id)
             self.session.forget(job_id)
         return found
@@ -271,6 +273,15 @@ class Measurer:
 
     def _say(self, message: str) -> None:
         self.on_event(Event("device", message=message))
+
+
+def finished_items(result: JobResult) -> JobResult | None:
+    """Leave out the networks an interrupted job had not finished; None when nothing is left.
+
+    They were not measured badly but not measured: a record would use up one of their attempts.
+    """
+    items = tuple(item for item in result.items if item.error_code not in BROKEN_OFF)
+    return replace(result, items=items) if items else None
 
 
 def _sentinel_ms(measurements: Sequence[Measurement]) -> float | None:

@@ -72,10 +72,6 @@ class Agent:
         python: str = sys.executable,
         file_limit_bytes: int | None = None,
     ):
-        def limit() -> None:
-            if file_limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
-
         self.work = work
         (work / "artifacts").mkdir(parents=True, exist_ok=True)
         self.errors = (work / f"stderr-{time.monotonic_ns()}").open("w+b")
@@ -85,8 +81,10 @@ class Agent:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             start_new_session=True,
-            preexec_fn=limit,
         )
+        if file_limit_bytes is not None:
+            limits = (file_limit_bytes, file_limit_bytes)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
         self.events: list[dict[str, Any]] = []
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_id = 0

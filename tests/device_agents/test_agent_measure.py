@@ -140,7 +140,7 @@ def test_requests_are_answered_while_the_worker_measures(agent: Agent) -> None:
     assert agent.ask("forget", job="long")["code"] == "busy"
     events, reply = agent.fetch("long", since=1)
     assert reply["state"] == "running"
-    assert [event["seq"] for event in events][0] == 2
+    assert events[0]["seq"] == 2
 
     worker = agent.worker_pid()
     assert agent.ask("cancel", job="long")["was_running"] is True
@@ -176,19 +176,17 @@ def test_fetch_replays_and_forget_deletes(agent: Agent) -> None:
     assert agent.measure("replay", [agent.put(LIGHT)])["code"] == "job_exists"
     assert agent.ask("forget", job="replay")["type"] == "forgotten"
     assert agent.ask("forget", job="replay")["type"] == "forgotten"
-    assert agent.fetch("replay") == (
-        [],
-        {**reply, "re": reply["re"] + 4, "state": "unknown", "last_seq": 0},
-    )  # noqa: E501
+    events, reply = agent.fetch("replay")
+    assert (events, reply["state"], reply["last_seq"]) == ([], "unknown", 0)
     assert not list((agent.work / "journal").glob("replay*"))
 
 
 def test_memory_is_that_of_the_network_alone(agent: Agent) -> None:
     """A large network measured first does not show up in the small one's memory."""
-    big = conv_net(64, 256)  # three 16 MiB activations
+    big = conv_net(48, 160)  # activations of 5 MiB each
     events = agent.run("memory", [agent.put(big), agent.put(LIGHT)])
     peaks = {event["item"]: event["peak_memory_bytes"] / 2**20 for event in of(events, "loaded")}
-    assert peaks["n0"] - peaks["n1"] > 16.0
+    assert peaks["n0"] - peaks["n1"] > 8.0
     base = of(events, "loaded", "n1")[0]["runtime_memory_bytes"] / 2**20
     assert peaks["n1"] - base < 12.0
 
@@ -214,7 +212,7 @@ def test_the_journal_is_what_was_sent(agent: Agent) -> None:
     assert kinds(events)[0] == "job_started"
 
 
-def test_two_threads_and_no_pinning(agent: Agent) -> None:
+def test_without_pinning_and_with_too_many_threads(agent: Agent) -> None:
     options = {"runtime": "ort", "threads": 1, "affinity": None, "nice": None}
     events = agent.run("free", [agent.put(LIGHT)], options=options)
     effective = events[0]["options"]["effective"]

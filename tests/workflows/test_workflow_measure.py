@@ -53,13 +53,13 @@ def test_an_interrupted_call_continues(lab: Lab) -> None:
     """The board dies in the second job; a new board process finishes the same run."""
     archs = get_space("nasbench201").sample(20, seed=5)
     with pytest.raises(DeviceError):
-        lab.measure(archs, on=lab.device("fake://?mode=die_after=90"))
+        lab.measure(archs, on=lab.device("fake://?mode=die_once=90"))
     runs = lab.store.runs("measure")
     kept = {(m.item, m.attempt): m.latency_ms for m in lab.store.measurements(run_id=runs[-1].id)}
     assert runs[-1].finished_at is None
     assert 0 < len(kept) < len(archs)
-    board = lab.device("fake://?mode=ok")
-    lab._sessions["fake://?mode=ok"] = board
+    lab._sessions.clear()
+    board = lab.device("fake://?mode=die_once=90")
     results = lab.measure(archs, on=board)
     assert {m.run_id for m in results} == {runs[-1].id}
     after = {(m.item, m.attempt): m.latency_ms for m in lab.store.measurements(run_id=runs[-1].id)}

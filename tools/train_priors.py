@@ -62,7 +62,7 @@ ACCURACY_SOURCE = {
     "licence": "MIT (FreeREA); MIT (NATS-Bench)",
     "rows": "all live cells; test accuracy after 200 epochs, mean of the available seeds",
 }
-MEMBERS, HIDDEN, EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 8, (64, 64), 160, 256, 4e-3, 1e-3
+MEMBERS, HIDDEN, EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 8, (64, 64, 64), 160, 256, 4e-3, 0.1
 
 Floats = NDArray[np.float64]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,7 +49,7 @@ def add(app: App, *, name: str, uri: str, no_probe: bool) -> None:
     """Add the board NAME at URI, once it has answered. A board that does not is not added."""
     inventory = app.inventory()
     was_there = any(entry.name == name for entry in inventory.list())
-    uri = inventory.add(name, _with_absolute_paths(uri)).uri
+    uri = inventory.add(name, uri).uri
     if no_probe:
         app.show(
             {"name": name, "uri": uri},
@@ -125,19 +124,6 @@ def clean(app: App, *, name: str) -> None:
         {"name": name, "removed_files": n_removed},
         lambda console: console.print(f"{name}: {n_removed} files removed", markup=False),
     )
-
-
-def _with_absolute_paths(uri: str) -> str:
-    """Keep a replay device's tables valid in other folders than the present one."""
-    from hwnas_sdk.devices.uri import DeviceUri
-
-    parsed = DeviceUri.parse(uri)
-    if parsed.scheme != "replay":
-        return uri
-    for text in (parsed.path, parsed.options.get("energy_table", "")):
-        if text and not Path(text).is_absolute():
-            uri = uri.replace(text, str(Path(text).expanduser().absolute()), 1)
-    return uri
 
 
 def _remember(app: App, session: DeviceSession) -> None:

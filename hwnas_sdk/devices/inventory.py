@@ -16,7 +16,7 @@ import contextlib
 import difflib
 import fcntl
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -190,7 +190,7 @@ def check_name(name: str) -> None:
 
 def schemes() -> tuple[str, ...]:
     """URI schemes this installation can open."""
-    return tuple(sorted({*_builtin_drivers(), *(entry.name for entry in _plug_ins())}))
+    return tuple(sorted({entry.name for entry in _plug_ins()}))
 
 
 def find_driver(uri: DeviceUri) -> Driver:
@@ -198,9 +198,6 @@ def find_driver(uri: DeviceUri) -> Driver:
 
     Raises: ConfigError for an unknown scheme or a plug-in that does not load.
     """
-    builtin = _builtin_drivers().get(uri.scheme)
-    if builtin is not None:
-        return builtin()
     for entry in _plug_ins():
         if entry.name == uri.scheme:
             try:
@@ -244,24 +241,3 @@ def _name_for(uri: DeviceUri) -> str:
 
 def _plug_ins() -> list[Any]:
     return list(entry_points(group=_GROUP))
-
-
-def _builtin_drivers() -> dict[str, Callable[[], Driver]]:
-    """Our own drivers, found without installed metadata and imported on first use."""
-
-    def local() -> Driver:
-        from hwnas_sdk.devices.drivers.x86 import open_local
-
-        return open_local
-
-    def replay() -> Driver:
-        from hwnas_sdk.devices.drivers.replay import open_replay
-
-        return open_replay
-
-    def fake() -> Driver:
-        from hwnas_sdk.devices.drivers.fake import open_fake
-
-        return open_fake
-
-    return {"local": local, "replay": replay, "fake": fake}

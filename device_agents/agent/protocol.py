@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import threading
+import traceback
 from typing import Any, Callable
 
 VERSION = 1
@@ -112,17 +113,16 @@ class Output:
         self._thread.join(timeout_s)
 
     def _write(self) -> None:
-        alive = True
-        while True:
-            line = self._lines.get()
-            if line is None:
-                return
-            view = memoryview(line)
-            while alive and view:
-                try:
+        lines = iter(self._lines.get, None)
+        try:
+            for line in lines:
+                view = memoryview(line)
+                while view:
                     view = view[os.write(self._descriptor, view) :]
-                except OSError:
-                    alive = False  # the host is gone: the journal has it all
+        except OSError:
+            # The host is gone: the journal has it all. Go on emptying the queue.
+            for _ in lines:
+                continue
 
 
 def read_lines(descriptor: int, on_line: Callable[[bytes | None], None]) -> None:
@@ -130,18 +130,14 @@ def read_lines(descriptor: int, on_line: Callable[[bytes | None], None]) -> None
 
     A line beyond the limit is handed on cut short, so that it is refused, not collected.
     """
-    with os.fdopen(descriptor, "rb") as stream:
-        while True:
-            try:
-                line = stream.readline(LINE_LIMIT_BYTES)
-            except OSError:
-                line = b""
-            if not line:
-                on_line(None)
-                return
-            while not line.endswith(b"\n") and len(line) >= LINE_LIMIT_BYTES:
-                rest = stream.readline(LINE_LIMIT_BYTES)
-                if not rest or rest.endswith(b"\n"):
-                    break
-            if line.strip():
-                on_line(line)
+    try:
+        with os.fdopen(descriptor, "rb") as stream:
+            for line in iter(lambda: stream.readline(LINE_LIMIT_BYTES), b""):
+                rest = line
+                while len(rest) >= LINE_LIMIT_BYTES and not rest.endswith(b"\n"):
+                    rest = stream.readline(LINE_LIMIT_BYTES)
+                if line.strip():
+                    on_line(line)
+    except OSError:
+        traceback.print_exc()  # a broken link ends the input like any other end
+    on_line(None)

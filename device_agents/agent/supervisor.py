@@ -28,6 +28,7 @@ from device_agents.x86 import board
 _START_LIMIT_S = 80.0
 """For the worker to import the runtime (15 s under emulation)."""
 _FLUSH_S = 5.0
+_EXIT_INTERNAL = 70
 
 
 class Supervisor:
@@ -53,6 +54,16 @@ class Supervisor:
 
     def serve(self) -> int:
         """Answer until the host says goodbye or is gone (its job is finished first); then exit."""
+        try:
+            self._serve()
+        except BaseException:
+            traceback.print_exc()
+            self._exit_status = _EXIT_INTERNAL
+        sys.stderr.flush()
+        # Threads sit in reads that never return; an ordinary exit would wait for them.
+        os._exit(self._exit_status or 0)
+
+    def _serve(self) -> None:
         process.adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: self._inbox.put(("signal", n, None)))
@@ -81,9 +92,6 @@ class Supervisor:
         self._drop_worker()
         self._lease.release()
         self._out.close(_FLUSH_S)
-        sys.stderr.flush()
-        # The input thread may sit in a read that never returns.
-        os._exit(self._exit_status)
 
     def _listen(self) -> None:
         def on_line(line: bytes | None) -> None:

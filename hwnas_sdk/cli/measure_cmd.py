@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 )
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
               help="Inputs per inference (networks of a space only).")  # fmt: skip
+@click.option(
+    "--fix-dim",
+    "fix_dims",
+    multiple=True,
+    metavar="NAME=N",
+    help="Size of a dynamic dimension of an .onnx TARGET, e.g. N=1 or image:0=1; repeatable.",
+)
 @click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
 @settings_options
 @folded_option(default=False)
@@ -51,6 +58,7 @@ def measure(
     n: int,
     runtime: str,
     batch: int,
+    fix_dims: tuple[str, ...],
     energy: bool,
     settings: str,
     threads: int,
@@ -78,7 +86,9 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     announce(app, len(networks), estimate_s, session.spec.name)
-    results = lab.measure(networks, on=session, settings=chosen, folded=folded, seed=seed)
+    results = lab.measure(
+        networks, on=session, settings=chosen, folded=folded, fixed_dims=_dims(fix_dims), seed=seed
+    )
     rows = [(lab.store.architecture_text(m.arch_id) or m.arch_id, m) for m in results]
     run_id = results[0].run_id
     answer = {
@@ -114,6 +124,18 @@ def measure(
             code="invalid_measurements",
             hint="see `hwnas doctor`; the invalid records are kept and shown in the report",
         )
+
+
+def _dims(texts: Sequence[str]) -> dict[str, int]:
+    dims = {}
+    for text in texts:
+        name, equals, size = text.rpartition("=")
+        if not equals or not name or not size.isdecimal() or int(size) < 1:
+            raise ConfigError(
+                f"--fix-dim {text!r} is not NAME=N", code="bad_fixed_dim", hint="e.g. --fix-dim N=1"
+            )
+        dims[name] = int(size)
+    return dims
 
 
 def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Path | str]:

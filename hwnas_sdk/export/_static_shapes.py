@@ -147,7 +147,7 @@ def _dynamic_error(path: Path, values: list[onnx.ValueInfoProto]) -> ExportError
     return ExportError(
         f"{path} has dynamic shapes: {'; '.join(found)}",
         code="dynamic_shape",
-        hint=f"pass fixed_dims={ours}, or run: {theirs}",
+        hint=f"pass --fix-dim NAME=N, or fixed_dims={ours}, or run: {theirs}",
     )
 
 

@@ -68,7 +68,7 @@ def _counts(present: Bools) -> Floats:
 
 
 def _one_hot(present: Bools) -> Floats:
-    return present[:, :, 1:].reshape(len(present), -1).astype(np.float64)
+    return present[:, :, 1:].reshape(len(present), N_EDGES * (N_OPERATORS - 1)).astype(np.float64)
 
 
 def _products(counts: Floats) -> Floats:
@@ -106,7 +106,9 @@ def _pattern_features(genotypes: NDArray[np.integer], dead_counts: Floats) -> tu
     pattern = _pattern(genotypes)[:, None]
     indicators = (pattern == _LIVE_PATTERNS).astype(np.float64)
     chosen = (pattern == _PATTERNS_WITH_DEAD).astype(np.float64)
-    return indicators, (chosen[:, :, None] * dead_counts[:, None, :]).reshape(len(pattern), -1)
+    return indicators, (chosen[:, :, None] * dead_counts[:, None, :]).reshape(
+        len(pattern), 4 * len(_PATTERNS_WITH_DEAD)
+    )
 
 
 def _structure(genotypes: NDArray[np.integer], live: Bools) -> tuple[Floats, tuple[str, ...]]:

@@ -1,1 +1,1 @@
-"""Conformance classes: inherit one, say how to make your thing, and pytest says whether it is complete."""
+"""Conformance classes: inherit one, say how to make your thing, and pytest says what is missing."""

@@ -10,6 +10,8 @@ Usage::
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -35,9 +37,10 @@ class SpaceConformance:
 
     def test_samples_are_distinct_members_and_seeded(self, space: SearchSpace) -> None:
         """Sampling gives different, valid, live architectures, the same for the same seed."""
-        for method in ("uniform", "lhs"):
-            first = space.sample(self.n_samples, seed=7, method=method)  # type: ignore[arg-type]
-            again = space.sample(self.n_samples, seed=7, method=method)  # type: ignore[arg-type]
+        methods: tuple[Literal["uniform", "lhs"], ...] = ("uniform", "lhs")
+        for method in methods:
+            first = space.sample(self.n_samples, seed=7, method=method)
+            again = space.sample(self.n_samples, seed=7, method=method)
             assert first == again
             assert len(set(first)) == self.n_samples
             for arch in first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -110,8 +110,11 @@ class Lab:
         space: SearchSpace | None = None,
         folded: bool = False,
         batch: int = 1,
+        fixed_dims: Mapping[str, int] | None = None,
     ) -> list[Target]:
         """Targets for architectures, architecture strings and ``.onnx`` files.
+
+        `fixed_dims` gives sizes to dynamic dimensions of ``.onnx`` files, by the dimension's name.
 
         Raises: SpaceError, ExportError.
         """
@@ -119,7 +122,7 @@ class Lab:
         targets = []
         for thing in what:
             if isinstance(thing, Path) or (isinstance(thing, str) and thing.endswith(".onnx")):
-                artifact = import_onnx(Path(thing), cache=self.cache)
+                artifact = import_onnx(Path(thing), cache=self.cache, fixed_dims=fixed_dims)
                 targets.append(artifact_target(artifact, Path(thing).name))
             else:
                 arch = space.decode(thing) if isinstance(thing, str) else thing
@@ -165,15 +168,16 @@ class Lab:
         on: DeviceSession,
         settings: MeasureSettings | None = None,
         folded: bool = False,
+        fixed_dims: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> list[Measurement]:
-        """Measure networks, in the order given, each once.
+        """Measure networks, in the order given, each once; see `targets` for `fixed_dims`.
 
         A call that was interrupted continues when it is made again; a finished one starts anew.
         Raises: SpaceError, ExportError, DeviceError.
         """
         settings = settings or settings_preset("quick")
-        targets = self.targets(what, folded=folded, batch=settings.batch)
+        targets = self.targets(what, folded=folded, batch=settings.batch, fixed_dims=fixed_dims)
         plan = {
             "device_id": on.spec.id,
             "items": [target.item for target in targets],

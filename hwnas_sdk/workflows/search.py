@@ -154,7 +154,11 @@ def search_front(
             code="nothing_found",
             hint="raise --max-latency-ms or --max-memory-mib" if limited else "start a new loop",
         )
-    candidates = _candidates(space, beliefs, plan, seen.genotypes[chosen])
+    cells = seen.genotypes[chosen]
+    if beliefs.folded:
+        # The same function without its dead edges: what is deployed, and easier to read.
+        cells = executed_cells(cells)
+    candidates = _candidates(space, beliefs, plan, cells)
     return ParetoFront(
         device_id=device_id,
         space=space.name,

@@ -14,7 +14,7 @@ def test_replaces_whole_files_and_makes_folders(tmp_path: Path) -> None:
     assert write_text_atomic(path, "eins") == path
     write_text_atomic(path, "zwei")
     assert path.read_text() == "zwei"
-    assert os.listdir(path.parent) == ["b.txt"]
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
     assert path.stat().st_mode & 0o777 == 0o644
 
 
@@ -29,7 +29,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         write_bytes_atomic(folder, b"data")
     assert caught.value.code == "not_writable"
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -44,4 +44,4 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DataError) as caught:
         write_bytes_atomic(tmp_path / "x", b"data" * 10_000)
     assert caught.value.code == "no_space"
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

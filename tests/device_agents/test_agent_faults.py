@@ -33,6 +33,7 @@ HEAVY = conv_net(64, 64)
         b'{"id": 1, "type": "lease", "owner": "me", "ttl_s": true}\n',
         b"[" * 100_000 + b"\n",
     ],
+    ids=range(10),
 )
 def test_nonsense_is_refused_and_nothing_breaks(agent: Agent, line: bytes) -> None:
     agent.write(b"\n  \n" + line)
@@ -41,6 +42,13 @@ def test_nonsense_is_refused_and_nothing_breaks(agent: Agent, line: bytes) -> No
     assert reply["code"] == "bad_request"
     if b"launch" in line:
         assert reply["re"] == 1
+    assert agent.ask("hello", protocol=[1, 1], owner="tests")["type"] == "hello"
+
+
+def test_a_line_without_end_is_refused_and_skipped(start: Any) -> None:
+    agent: Agent = start()
+    agent.write(b'{"id": 1, "type": "' + b"x" * (33 * 2**20) + b'"}\n')
+    assert agent.receive()["code"] == "bad_request"
     assert agent.ask("hello", protocol=[1, 1], owner="tests")["type"] == "hello"
 
 

@@ -26,9 +26,7 @@ vectors = st.lists(st.integers(0, 6), min_size=2, max_size=12)
 def test_kendall_is_tau_b(truth, random):
     predicted = [random.randint(0, 4) for _ in truth]
     pairs = list(itertools.combinations(range(len(truth)), 2))
-    signs = [
-        (np.sign(truth[i] - truth[j]), np.sign(predicted[i] - predicted[j])) for i, j in pairs
-    ]
+    signs = [(np.sign(truth[i] - truth[j]), np.sign(predicted[i] - predicted[j])) for i, j in pairs]
     weight = np.sqrt(float(sum(a != 0 for a, _ in signs)) * sum(b != 0 for _, b in signs))
     found = kendall(truth, predicted)
     if weight == 0:

@@ -61,9 +61,14 @@ def bench(tables, **options):
 def test_contract_keys_and_order(tables):
     events = []
     answer = bench(tables, devices=["unseen", "hole"], on_event=events.append)
-    assert {"devices", "mean_spearman", "mean_kendall", "model", "fit_seconds", "adapt_seconds"} <= (
-        answer.keys()
-    )
+    assert {
+        "devices",
+        "mean_spearman",
+        "mean_kendall",
+        "model",
+        "fit_seconds",
+        "adapt_seconds",
+    } <= (answer.keys())
     assert list(answer["devices"]) == ["unseen", "hole"]
     assert all(figures.keys() >= KEYS for figures in answer["devices"].values())
     assert answer["mean_spearman"] > 0.97

@@ -213,6 +213,7 @@ def test_defaults_are_the_published_split():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 30 searches of 5,000 evaluations
 def test_claim(shared_data):
     """The documented figure: mean normalised hypervolume over the six unseen devices."""
     result = run_bench_search([shared_data])

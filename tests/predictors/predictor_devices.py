@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from hwnas_sdk.predictors.encodings import FEATURE_NAMES, live_edges, structural_features
@@ -43,8 +42,3 @@ def make_devices(n_devices: int, *, noise_rel: float, seed: int = 0, n_cells: in
         latencies[f"device{i}"] = level * clean * np.exp(noise_rel * rng.normal(size=len(genes)))
         noises[f"device{i}"] = noise_rel
     return SyntheticDevices(genes, features, latencies, noises)
-
-
-@pytest.fixture(scope="session")
-def synthetic() -> SyntheticDevices:
-    return make_devices(6, noise_rel=0.02)

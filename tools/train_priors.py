@@ -180,8 +180,8 @@ def train_accuracy(tables: BenchTables, out: Path) -> None:
     metrics = {
         "protocol": "same recipe trained without a random fifth of the 5,043 live function "
         "families: half of them set the width of the interval, the other half judge; mape_pct is "
-        "relative to the error. The recipe was the best of seven tried on these same families, "
-        "which flatters the figures slightly (Kendall of the seven: .906 to .917)",
+        "relative to the error. The recipe was the best of eight tried on these same families, "
+        "which flatters the figures slightly (Kendall of the eight: .906 to .917)",
         "held_out_families": held_out,
         "fit_on_all": rounded(agreement(error, prediction.mean, prediction.sd)),
     }

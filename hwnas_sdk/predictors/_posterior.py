@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,6 @@ from scipy import linalg
 Floats = NDArray[np.float64]
 
 _NEGLIGIBLE: Final = 1e-4  # posterior probability below which a grid point is dropped
-
-
-class PriorCovariance(Protocol):
-    """Prior covariance of the weights at a grid point."""
-
-    def __call__(self, *, transfer: float, own: float) -> Floats:
-        """(F, F)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +50,33 @@ class PriorSettings:
     ridge: float = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class PriorParts:
+    """Prior covariance of the weights, scale + t^2 known + b^2 own, each part (F, F)."""
+
+    scale: Floats
+    known: Floats
+    own: Floats
+
+    def at(self, transfer: float, own: float) -> Floats:
+        """The covariance at one grid point, (F, F)."""
+        total: Floats = self.scale + transfer**2 * self.known + own**2 * self.own
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One (t, b) of the grid with all noise levels; eigenvectors of the rows' covariance."""
+
+    transfer: float
+    own: float
+    vectors: Floats  # (k, k)
+    along: Floats  # residual in their coordinates, (k,)
+    totals: Floats  # eigenvalues plus noise, (n_noise, k)
+
+
 def condition(
-    prior_covariance: PriorCovariance,
+    parts: PriorParts,
     x: Floats,
     residual: Floats,
     *,
@@ -69,7 +86,7 @@ def condition(
     """Posterior of the weights around the prior mean, averaged over the grid.
 
     Args:
-        prior_covariance: of the weights, by (transfer=t, own=b), (F, F).
+        parts: prior covariance of the weights.
         x: rows whitened so that all have one noise level, (k, F), k >= 1.
         residual: what the prior mean leaves of their values, (k,).
         settings: the grid.
@@ -87,29 +104,45 @@ def condition(
         residual = short
     n_lost = n_samples - len(residual)
     log_sds = np.log(settings.noise_grid)
-    log_prior = -0.5 * ((log_sds - log_noise[0]) / log_noise[1]) ** 2
-    grid: list[tuple[float, float, float, Floats, Floats, Floats]] = []
+    noise = np.exp(2 * log_sds)
+    known_by_level = -0.5 * ((log_sds - log_noise[0]) / log_noise[1]) ** 2
+    known_by_level -= n_lost * log_sds + 0.5 * lost / noise
+    # Small matrices per grid point: everything (F, F) or (F, k) is made once.
+    crossed = PriorParts(parts.scale @ x.T, parts.known @ x.T, parts.own @ x.T)  # (F, k) each
+    rows = PriorParts(x @ crossed.scale, x @ crossed.known, x @ crossed.own)  # (k, k) each
+    pairs, evidence = [], []
     for transfer in settings.transfer_grid:
         for own in settings.own_grid:
-            cx = prior_covariance(transfer=transfer, own=own) @ x.T  # (F, k)
-            values, vectors = linalg.eigh(x @ cx)
-            values = np.maximum(values, 0.0)
+            values, vectors = linalg.eigh(rows.at(transfer, own))
             along = vectors.T @ residual
-            for log_sd, log_p in zip(log_sds, log_prior, strict=True):
-                total = values + np.exp(2 * log_sd)
-                evidence = -0.5 * float((along**2 / total).sum() + np.log(total).sum())
-                evidence -= n_lost * log_sd + 0.5 * lost * np.exp(-2 * log_sd)
-                grid.append((evidence + log_p, transfer, own, cx @ vectors, along / total, total))
-    log_p_all = np.array([point[0] for point in grid])
-    probability = np.exp(log_p_all - log_p_all.max())
+            totals = np.maximum(values, 0.0) + noise[:, None]
+            pairs.append(_Pair(transfer, own, vectors, along, totals))
+            fit = (along**2 / totals).sum(axis=1) + np.log(totals).sum(axis=1)
+            evidence.append(known_by_level - 0.5 * fit)
+    probability = np.exp(np.array(evidence) - np.max(evidence))  # (n_pairs, n_noise)
+    probability[probability < _NEGLIGIBLE * probability.sum()] = 0.0
     probability /= probability.sum()
-    noise_variances = np.tile(np.exp(2 * log_sds), len(grid) // len(log_sds))
-    kept = [i for i, p in enumerate(probability) if p > _NEGLIGIBLE]
-    share = probability[kept] / probability[kept].sum()
-    means = np.stack([grid[i][3] @ grid[i][4] for i in kept])
-    shift = share @ means
-    covariance = (means - shift).T * share @ (means - shift)
-    for p, i in zip(share, kept, strict=True):
-        _, transfer, own, gain, _, total = grid[i]
-        covariance += p * (prior_covariance(transfer=transfer, own=own) - gain / total @ gain.T)
-    return shift, covariance, float(share @ noise_variances[kept])
+    shift, covariance = _mixture(pairs, probability, parts, crossed)
+    return shift, covariance, float((probability @ noise).sum())
+
+
+def _mixture(
+    pairs: Sequence[_Pair], probability: Floats, parts: PriorParts, crossed: PriorParts
+) -> tuple[Floats, Floats]:
+    """Mean (F,) and covariance (F, F) of the mixture of all grid points."""
+    covariance = np.zeros_like(parts.scale)
+    means, shares = [], []
+    for pair, share in zip(pairs, probability, strict=True):
+        if not share.any():
+            continue
+        gain = crossed.at(pair.transfer, pair.own) @ pair.vectors  # (F, k)
+        removed = share @ (1.0 / pair.totals)
+        covariance += share.sum() * parts.at(pair.transfer, pair.own) - gain * removed @ gain.T
+        levels = share > 0
+        means.append((pair.along / pair.totals[levels]) @ gain.T)  # (n_levels, F)
+        shares.append(share[levels])
+    every, weight = np.concatenate(means), np.concatenate(shares)
+    shift: Floats = weight @ every
+    apart = (every - shift) * np.sqrt(weight)[:, None]
+    covariance += apart.T @ apart
+    return shift, covariance

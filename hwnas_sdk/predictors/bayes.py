@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors._posterior import PriorSettings, condition
+from hwnas_sdk.predictors._posterior import PriorParts, PriorSettings, condition
 from hwnas_sdk.predictors._ridge import Ridge, standardisation
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, N_FEATURES
@@ -186,7 +187,7 @@ class LatencyPrior:
             spread *= np.sqrt(1.0 + (known / np.exp(self.log_noise_mean)) ** 2)
         x = x / spread[:, None]  # rows whitened: every one has the same noise
         shift, covariance, noise = condition(
-            self.covariance,
+            self.covariance_parts,
             x,
             y / scale / spread - x @ self.mean,
             settings=self.settings,
@@ -196,10 +197,9 @@ class LatencyPrior:
         return LatencyModel(self, weights, covariance, noise, scale, len(y))
 
     def _unconditioned(self) -> LatencyModel:
-        outer = (1.0 + self.log_scale_sd**2) * np.outer(self.mean, self.mean)
-        covariance = (
-            outer + self.covariance() - self.settings.scale_sd**2 * np.outer(self.mean, self.mean)
-        )
+        # The mean stands for a device of unknown scale: its variance is mostly that of the scale.
+        unscaled = (1.0 + self.log_scale_sd**2) * np.outer(self.mean, self.mean)
+        covariance = unscaled + self.covariance_parts.known + self.covariance_parts.own
         noise = float(np.exp(2 * self.log_noise_mean))
         scale = float(np.exp(self.log_scale_mean))
         return LatencyModel(self, self.mean, covariance, noise, scale, 0)
@@ -229,16 +229,15 @@ class LatencyPrior:
         variance[self.scale == 0.0] = 0.0
         return variance
 
-    def covariance(self, *, transfer: float = 1.0, own: float = 1.0) -> Floats:
-        """Prior covariance of the weights at one grid point, (F, F)."""
-        known = transfer * self.settings.transfer_sd * self.deviations
+    @cached_property
+    def covariance_parts(self) -> PriorParts:
+        """Prior covariance of the weights, taken apart by what scales it, (F, F) each."""
+        known = self.settings.transfer_sd * self.deviations
         scale = self.settings.scale_sd * self.mean
-        total: Floats = known.T @ known + np.outer(scale, scale)
-        total[np.diag_indices_from(total)] += own**2 * self.own_variance()
-        return total
+        return PriorParts(np.outer(scale, scale), known.T @ known, np.diag(self.own_variance()))
 
     def covariance_root(self) -> Floats:
-        """A matrix R, (F, r), with R R' = `covariance()`."""
+        """A matrix R, (F, r), with R R' the prior covariance at t = b = 1."""
         variance = self.own_variance()
         diagonal = np.diag(np.sqrt(variance))[:, variance > 0]
         scale = self.settings.scale_sd * self.mean[:, None]

@@ -264,7 +264,7 @@ class Loop:
             plan=self.plan.search,
             device_id=self.session.spec.id,
             stream=number,
-            exclude={label.architecture for label in labels if label.folded == self.plan.folded},
+            measured=[label for label in labels if label.folded == self.plan.folded],
         )
         self.store.finish_run(step.id, front_to_mapping(front))
         self.on_event(Event(f"search round {number}", 1, 1))

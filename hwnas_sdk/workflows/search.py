@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from hwnas_sdk.core.clock import SYSTEM_CLOCK
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.core.types import OBJECTIVES, Architecture, Candidate, ParetoFront
+from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
 from hwnas_sdk.search.base import Searcher, relative_excess
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.random import RandomSearcher
@@ -21,7 +21,7 @@ from hwnas_sdk.search.run import search
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
-from hwnas_sdk.workflows.beliefs import Beliefs, executed_cells
+from hwnas_sdk.workflows.beliefs import Beliefs, Label, executed_cells
 
 AUTO = "nsga2"
 """What ``auto`` stands for in this version."""
@@ -101,13 +101,14 @@ def search_front(
     plan: SearchPlan,
     device_id: str,
     stream: int = 0,
-    exclude: AbstractSet[Architecture] = frozenset(),
+    measured: Sequence[Label] = (),
     on_event: EventSink = ignore,
 ) -> ParetoFront:
     """Search `space` with predicted objectives and choose the candidates worth measuring.
 
-    No two candidates compute the same function, none is dead, none is in `exclude` (nor computes
-    the function of one that is). `stream` varies the randomness between the rounds of a loop.
+    No two candidates compute the same function, none is dead, none computes the function of one
+    that is `measured`; and only what promises to improve on those counts. `stream` varies the
+    randomness between the rounds of a loop.
     Raises: ConfigError when nothing satisfies the limits.
     """
     started_s = SYSTEM_CLOCK.monotonic_s()
@@ -134,15 +135,18 @@ def search_front(
     seen = result.evaluated
     means, sds = beliefs.predict(seen.genotypes, plan.objectives)
     traits = traits_of(space)
-    taken = {traits.family(arch.genotype) for arch in exclude}
+    taken = {traits.family(label.architecture.genotype) for label in measured}
     rows = [tuple(int(g) for g in row) for row in seen.genotypes.tolist()]
-    fresh = np.array([traits.family(row) not in taken for row in rows])
+    feasible = seen.violation <= 0.0
+    if taken:
+        feasible &= np.array([traits.family(row) not in taken for row in rows])
     chosen = choose_candidates(
         means,
         sds,
         plan.candidates,
         kin=executed_cells(seen.genotypes),
-        feasible=fresh & (seen.violation <= 0.0),
+        known=_attained(beliefs, plan, measured),
+        feasible=feasible,
         group=lambda i: traits.family(rows[i]),
         seed=seed,
     )
@@ -170,6 +174,18 @@ def search_front(
         duration_s=SYSTEM_CLOCK.monotonic_s() - started_s,
         provenance=beliefs.provenance(),
     )
+
+
+def _attained(
+    beliefs: Beliefs, plan: SearchPlan, measured: Sequence[Label]
+) -> NDArray[np.float64] | None:
+    """Objectives of what was measured (errors and what has no measurement predicted), (j, m)."""
+    if not measured:
+        return None
+    genotypes = np.array([label.architecture.genotype for label in measured], dtype=np.int64)
+    values = beliefs.predict(genotypes, plan.objectives)[0]
+    values[:, plan.objectives.index("latency")] = [label.latency_ms for label in measured]
+    return values
 
 
 def _candidates(

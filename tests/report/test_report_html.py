@@ -353,7 +353,7 @@ def test_write_is_atomic(tmp_path: Path, full: ReportData, html: str) -> None:
 
 def test_write_to_an_impossible_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="cannot write the report"):
+    with pytest.raises(DataError, match="cannot write"):
         write_report(make_report(rounds=()), tmp_path / "file" / "report.html")
     with pytest.raises(DataError):
         write_report(make_report(rounds=()), tmp_path)

@@ -158,13 +158,19 @@ def test_what_was_not_measured_is_never_used(small_folder, quick, monkeypatch):
 
 def test_rounds_reveal_their_candidates(small_folder, quick):
     result = run_bench_search(
-        [small_folder()], train_devices=TRAIN, devices=("gold_6226",), seeds=1, rounds=3
+        [small_folder()],
+        train_devices=TRAIN,
+        devices=("gold_6226",),
+        seeds=1,
+        rounds=3,
+        train_accuracies=30,
+        candidates=8,
     )
     answer = result["devices"]["gold_6226"]
-    assert answer["n_distinct"] == 72
-    assert answer["last_round"]["n_distinct"] == 24
+    assert answer["n_distinct"] == 24
+    assert answer["last_round"]["n_distinct"] == 8
     # The third round's candidates are judged, not learned from.
-    assert answer["revealed"]["latencies"] <= 10 + 48
+    assert answer["revealed"]["latencies"] <= 10 + 16
     assert answer["normalized_hv"] >= answer["last_round"]["normalized_hv"]
     assert result["mean_normalized_hv_last_round"] == answer["last_round"]["normalized_hv"]
     assert answer["normalized_hv_sd"] is None

@@ -24,6 +24,12 @@ class Architecture:
         """Readable identity, e.g. ``nasbench201:3-1-0-4-2-3``."""
         return f"{self.space}:{'-'.join(str(gene) for gene in self.genotype)}"
 
+    @classmethod
+    def of_id(cls, arch_id: str) -> Architecture:
+        """Inverse of `id`. Raises: ValueError for anything else (a user's own file, say)."""
+        space, _, genes = arch_id.partition(":")
+        return cls(space, tuple(int(gene) for gene in genes.split("-")))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,13 +158,8 @@ class Beliefs:
         )
 
     def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:
-        # Building graphs is slow, so each distinct cell is built once.
-        distinct, inverse = np.unique(genotypes, axis=0, return_inverse=True)
-        sizes = [
-            _analytic_mib(self.space.layers(a, folded=self.folded and not self.space.is_dead(a)))
-            for a in map(self.space.architecture, distinct)
-        ]
-        mean = memory.predict(sizes)[inverse.reshape(-1)]
+        sizes = [_cell_mib(self.space, tuple(cell), self.folded) for cell in genotypes.tolist()]
+        mean = memory.predict(sizes)
         return mean, np.full(len(mean), memory.residual_sd_mib)
 
     def provenance(self) -> Mapping[str, str]:
@@ -177,6 +173,13 @@ class Beliefs:
             "latency_ms": f"predicted from {self.n_labels} measurements on this device and a prior "
             "fitted on other devices",
         }
+
+
+@lru_cache(maxsize=65_536)
+def _cell_mib(space: SearchSpace, genotype: tuple[int, ...], folded: bool) -> float:  # noqa: FBT001
+    """Analytic size of a network; building its graph takes a millisecond, so it is done once."""
+    arch = Architecture(space.name, genotype)
+    return _analytic_mib(space.layers(arch, folded=folded and not space.is_dead(arch)))
 
 
 def _analytic_mib(graph: LayerGraph) -> float:

@@ -24,11 +24,11 @@ from hwnas_sdk.devices.jobs import JobResult
 from hwnas_sdk.devices.quality import quiet_verdict
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
-from hwnas_sdk.export.exporter import export_architecture, export_cold
+from hwnas_sdk.export.exporter import export_cold
 from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
-from hwnas_sdk.workflows.measure import SENTINEL_ARCH, Measurer, architecture_target
+from hwnas_sdk.workflows.measure import Measurer, architecture_target, standard_sentinel
 
 FIXED = "fixed"
 
@@ -109,12 +109,14 @@ def _sweep(
         "settings": settings.to_json(),
     }
     run = store.start_run("bench-measure", plan)
-    sentinel = None
-    if session.needs_artifacts:
-        arch = space.decode(SENTINEL_ARCH)
-        sentinel = export_architecture(space, arch, cache=cache, folded=False)
     measurer = Measurer(
-        store, session, run.id, settings, sentinel=sentinel, seed=seed + number, on_event=on_event
+        store,
+        session,
+        run.id,
+        settings,
+        sentinel=standard_sentinel(session, cache),
+        seed=seed + number,
+        on_event=on_event,
     )
     targets = [
         architecture_target(space, arch, cache=cache, folded=False)

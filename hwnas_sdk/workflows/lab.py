@@ -22,7 +22,6 @@ from hwnas_sdk.core.types import (
 from hwnas_sdk.devices.inventory import Inventory, open_session
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
-from hwnas_sdk.export.exporter import export_architecture
 from hwnas_sdk.export.user_model import import_onnx
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
@@ -30,12 +29,12 @@ from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.fronts import verdict_from_mapping, verdict_to_mapping
 from hwnas_sdk.workflows.loop import Loop, LoopPlan, LoopResult
 from hwnas_sdk.workflows.measure import (
-    SENTINEL_ARCH,
     BoardTime,
     Measurer,
     Target,
     architecture_target,
     artifact_target,
+    standard_sentinel,
 )
 from hwnas_sdk.workflows.profile import profile_of, reference_architectures
 from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_mapping
@@ -143,18 +142,12 @@ class Lab:
         board_s: float | None = None,
     ) -> Measurer:
         """Measurer with the standard sentinel."""
-        sentinel = None
-        if session.needs_artifacts:
-            space = get_space("nasbench201")
-            sentinel = export_architecture(
-                space, space.decode(SENTINEL_ARCH), cache=self.cache, folded=False
-            )
         return Measurer(
             self.store,
             session,
             run.id,
             settings,
-            sentinel=sentinel,
+            sentinel=standard_sentinel(session, self.cache),
             check_outputs=True,
             seed=seed,
             on_event=self.on_event,
@@ -252,7 +245,7 @@ class Lab:
         run, _ = self.stored_profile(on.spec.id)
         space = get_space("nasbench201")
         labels = [
-            Label.of(space.architecture(_genotype(m.arch_id)), m, folded=item.endswith("/folded"))
+            Label.of(Architecture.of_id(m.arch_id), m, folded=item.endswith("/folded"))
             for item, m in sorted(self.store.done_items(run.id).items())
         ]
         return Beliefs.fit(space, labels, folded=folded)
@@ -354,7 +347,3 @@ class Lab:
     def describe(self, session: DeviceSession) -> dict[str, Any]:
         """Device as the command line prints it."""
         return asdict(session.spec)
-
-
-def _genotype(arch_id: str) -> tuple[int, ...]:
-    return tuple(int(gene) for gene in arch_id.partition(":")[2].split("-"))

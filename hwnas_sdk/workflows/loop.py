@@ -14,10 +14,9 @@ from typing import Any
 from hwnas_sdk.core.errors import MeasurementError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.settings import MeasureSettings
-from hwnas_sdk.core.types import DeviceProfile, Measurement, ParetoFront, Verdict
+from hwnas_sdk.core.types import Architecture, DeviceProfile, Measurement, ParetoFront, Verdict
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
-from hwnas_sdk.export.exporter import export_architecture
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.beliefs import Beliefs, Label, has_only_none_dead
@@ -27,11 +26,11 @@ from hwnas_sdk.workflows.fronts import (
     verdict_to_mapping,
 )
 from hwnas_sdk.workflows.measure import (
-    SENTINEL_ARCH,
     BoardTime,
     Measurer,
     Target,
     architecture_target,
+    standard_sentinel,
 )
 from hwnas_sdk.workflows.profile import profile_of, reference_architectures
 from hwnas_sdk.workflows.profile_file import profile_to_mapping
@@ -133,14 +132,14 @@ class Loop:
         """
         plan, space = self.plan, get_space(self.plan.search.space)
         run = self.store.start_run(self.kind, plan.to_json())
-        measurer = self._measurer(space, run)
+        measurer = self._measurer(run)
         profile = self._profile(space, measurer)
         verdicts: list[Verdict] = []
         fronts: list[ParetoFront] = []
         box: Box | None = None
         stopped = "rounds"
         for number in range(1, plan.rounds + 1):
-            front = self._front(space, run, number, self._labels(space, run, number))
+            front = self._front(space, run, number, self._labels(run, number))
             box = box or reference_box(front.candidates)
             fronts.append(front)
             measured = self._verify(space, measurer, front, number)
@@ -182,17 +181,13 @@ class Loop:
             measurements=self.store.done_items(run.id),
         )
 
-    def _measurer(self, space: SearchSpace, run: Run) -> Measurer:
-        sentinel = None
-        if self.session.needs_artifacts:
-            arch = space.decode(SENTINEL_ARCH)
-            sentinel = export_architecture(space, arch, cache=self.cache, folded=False)
+    def _measurer(self, run: Run) -> Measurer:
         return Measurer(
             self.store,
             self.session,
             run.id,
             self.plan.settings,
-            sentinel=sentinel,
+            sentinel=standard_sentinel(self.session, self.cache),
             check_outputs=True,
             seed=self.plan.search.seed,
             on_event=self.on_event,
@@ -234,17 +229,15 @@ class Loop:
             for arch in archs
         ]
 
-    def _labels(self, space: SearchSpace, run: Run, number: int) -> list[Label]:
+    def _labels(self, run: Run, number: int) -> list[Label]:
         """Valid measurements of this run that were there before round `number`."""
         later = {f"round/{n}/" for n in range(number, self.plan.rounds + 1)}
         labels = []
         for item, measurement in sorted(self.store.done_items(run.id).items()):
             if any(item.startswith(prefix) for prefix in later):
                 continue
-            genotype = tuple(int(g) for g in measurement.arch_id.partition(":")[2].split("-"))
-            labels.append(
-                Label.of(space.architecture(genotype), measurement, folded=item.endswith("/folded"))
-            )
+            arch = Architecture.of_id(measurement.arch_id)
+            labels.append(Label.of(arch, measurement, folded=item.endswith("/folded")))
         return labels
 
     def _front(

@@ -24,7 +24,7 @@ from hwnas_sdk.devices.records import measurements_of
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_architecture
-from hwnas_sdk.spaces import SearchSpace
+from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
 from hwnas_sdk.workflows.reference import expected_output
 
@@ -69,6 +69,14 @@ def architecture_target(
     arch = space.encode(architecture)
     kind = "folded" if folded else "unfolded"
     return Target(f"{prefix}{architecture.id}/{kind}", architecture.id, arch, make, architecture)
+
+
+def standard_sentinel(session: DeviceSession, cache: ArtifactCache) -> Artifact | None:
+    """The reference network measured beside every job; None on devices that run no files."""
+    if not session.needs_artifacts:
+        return None
+    space = get_space("nasbench201")
+    return export_architecture(space, space.decode(SENTINEL_ARCH), cache=cache, folded=False)
 
 
 def artifact_target(artifact: Artifact, name: str, *, prefix: str = "") -> Target:

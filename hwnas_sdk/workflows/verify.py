@@ -78,7 +78,9 @@ def judge(
         hypervolume_measured=scaled_hypervolume(actual[valid, 0].tolist(), m.tolist(), box),
         hypervolume_reference=box,
         dominated_after_measuring=tuple(
-            row.arch for row in rows if row.on_predicted_front and not row.on_measured_front
+            row.arch
+            for row in rows
+            if row.measured_ms is not None and row.on_predicted_front and not row.on_measured_front
         ),
         n_tied_pairs=tied_pairs(m),
     )

@@ -1,0 +1,191 @@
+"""The workflow verbs in process, on a board that answers at once (its numbers are made up)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hwnas_sdk.cli.main import main
+
+FAKE = "fake://?mode=ok"
+OTHER = "|nor_conv_1x1~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+CELL = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
+
+
+def call(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> dict[str, Any]:
+    assert main([*argv, "--json", "-q"]) == code, capsys.readouterr().err
+    answer = json.loads(capsys.readouterr().out)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_quickstart_answers_with_the_contracts_keys(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    answer = call(capsys, "quickstart", "--device", FAKE, "-o", str(page))
+    assert set(answer) >= {
+        "device", "reference_measurements", "candidates", "verified",
+        "spearman_predicted_vs_measured", "report", "duration_s", "store",
+    }  # fmt: skip
+    assert answer["reference_measurements"] == 10
+    assert answer["candidates"] == answer["verified"] == 24
+    assert Path(answer["report"]) == page
+    text = page.read_text(encoding="utf-8")
+    assert "simulated" in text
+    assert Path(answer["store"]).is_file()
+
+
+def test_profile_search_verify_report_compare(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    profile = call(capsys, "profile", FAKE, "-o", str(tmp_path / "p.yaml"))
+    assert set(profile) >= {"device", "reference_set", "latency_ms", "energy_mj", "flags"}
+    assert len(profile["latency_ms"]) == 10
+    front = tmp_path / "front.json"
+    found = call(capsys, "search", "--device", FAKE, "--candidates", "5", "-o", str(front))
+    assert set(found) >= {"front", "n_evaluations", "duration_s"}
+    assert len(found["front"]) == 5
+    assert set(found["front"][0]) >= {"arch", "error_pct", "latency_ms", "energy_mj", "origin"}
+    assert {row["origin"] for row in found["front"]} == {"predicted"}
+    verdict = call(capsys, "verify", str(front), "--device", FAKE)
+    assert set(verdict) >= {
+        "candidates", "spearman", "kendall", "mape_pct", "hypervolume_predicted",
+        "hypervolume_measured", "dominated_after_measuring",
+    }  # fmt: skip
+    assert {"arch", "predicted_ms", "measured_ms"} <= set(verdict["candidates"][0])
+    again = call(capsys, "verify", str(front), "--device", FAKE)
+    page = call(capsys, "report", "last", "-o", str(tmp_path / "r.html"))
+    assert page["run"] == again["run_id"]
+    both = call(capsys, "compare", verdict["run_id"], again["run_id"], "--fail-above", "5")
+    assert len(both["pairs"]) == 5
+    assert both["worst_regression_pct"] == 0.0
+    call(capsys, "compare", profile["device"], again["run_id"], code=6)
+
+
+def test_compare_fails_on_a_regression(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Two replayed boards: the second is 20 % slower on one network and faster on the other."""
+    table = tmp_path / "boards.parquet"
+    columns = {"arch": [CELL, OTHER], "old": [1.0, 2.0], "new": [1.2, 1.0]}
+    pq.write_table(pa.table(columns), table)
+    old, new = (
+        call(capsys, "measure", CELL, OTHER, "--device", f"replay://{table}#{column}")["run"]
+        for column in ("old", "new")
+    )
+    both = call(capsys, "compare", old, new, "--fail-above", "25", "-o", str(tmp_path / "c.html"))
+    assert both["worst_regression_pct"] == pytest.approx(20.0)
+    assert [pair["change_pct"] for pair in both["pairs"]] == pytest.approx([20.0, -50.0])
+    assert CELL in (tmp_path / "c.html").read_text(encoding="utf-8")
+    failed = call(capsys, "compare", old, new, "--fail-above", "10", code=5)
+    assert failed["worst_regression_pct"] == both["worst_regression_pct"]
+
+
+def test_measure_documents_every_record(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = call(capsys, "measure", CELL, "#6111", "--device", FAKE, "--folded")
+    assert len(answer["measurements"]) == 2
+    for row in answer["measurements"]:
+        assert set(row) >= {
+            "arch", "artifact_sha256", "latency_ms", "latency_p90_ms", "latency_iqr_ms",
+            "energy_mj", "peak_memory_mib", "n_samples", "flags", "origin",
+        }  # fmt: skip
+    assert answer["measurements"][0]["arch"] == CELL
+
+
+def test_invalid_measurements_exit_5_and_are_still_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["measure", CELL, "--device", "fake://?mode=contended", "--json", "-q"]) == 5
+    out, err = capsys.readouterr()
+    assert json.loads(out)["measurements"][0]["status"] == "invalid"
+    assert err.count("\n") == 1
+    assert "[invalid_measurements]" in err
+
+
+def test_loop_reports_each_round(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = call(
+        capsys, "loop", "--device", FAKE, "--rounds", "2", "--candidates", "3", "--seed", "4"
+    )
+    assert [one["round"] for one in answer["rounds"]] == [1, 2]
+    assert all({"spearman", "hypervolume_measured"} <= set(one) for one in answer["rounds"])
+    assert answer["stopped"] == "rounds"
+
+
+def test_three_objectives_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "profile", FAKE)
+    found = call(
+        capsys, "search", "--device", FAKE, "--objectives", "error,latency,memory",
+        "--candidates", "3", "--max-memory-mib", "100000",
+    )  # fmt: skip
+    assert found["objectives"] == ["error", "latency", "memory"]
+    assert all(row["peak_memory_mib"] is not None for row in found["front"])
+    error = call(capsys, "search", "--device", FAKE, "--max-latency-ms", "1e-9", code=6)
+    assert error["error"]["code"] == "nothing_found"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("quickstart",), ("profile", FAKE), ("measure", "space:nasbench201", "--n", "7"),
+        ("search",), ("loop", "--rounds", "2"), ("bench", "measure"),
+    ],
+)  # fmt: skip
+def test_dry_runs_measure_nothing(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    device = () if argv[0] == "profile" else ("--device", FAKE)
+    answer = call(capsys, *argv, *device, "--dry-run")
+    assert answer["dry_run"] is True
+    from hwnas_sdk._resources import default_store_path
+    from hwnas_sdk.store.sqlite import MeasurementStore
+
+    if default_store_path().exists():
+        with MeasurementStore.open(default_store_path(), read_only=True) as store:
+            assert store.measurements() == []
+
+
+def test_bench_measure_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = call(
+        capsys, "bench", "measure", "--device", FAKE, "--n", "4", "--repeat", "1", "--no-fixed",
+        "--no-torch",
+    )  # fmt: skip
+    assert answer["n_compared"] == 4
+    assert answer["archs_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "shown"),
+    [
+        (("measure", "nonsense"), 3, "bad_architecture"),
+        (("measure", "#15625"), 3, "bad_architecture"),
+        (("measure", "missing.onnx"), 3, "model_missing"),
+        (("measure", CELL, "--device", "nobody"), 3, "unknown_device"),
+        (("measure", CELL, "--fix-dim", "N"), 3, "bad_fixed_dim"),
+        (
+            ("measure", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "--folded"),
+            3,
+            "dead_cell",
+        ),
+        (("search", "--device", FAKE), 6, "no_profile"),
+        (("search", "--objectives", "error"), 3, "config"),
+        (("verify", "missing.json"), 6, "bad_front"),
+        (("report", "feedbeef"), 6, "no_store"),
+        (("compare", "a", "b"), 6, "no_store"),
+        (("profile", "ftp://x"), 3, "unknown_scheme"),
+        (("measure",), 2, "usage"),
+        (("loop", "--rounds", "0"), 2, "usage"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], code: int, shown: str
+) -> None:
+    assert main([*argv, "-q"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert f"[{shown}]" in err
+    assert "Traceback" not in err

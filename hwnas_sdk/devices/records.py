@@ -163,6 +163,7 @@ def _details(
         "warmup_runs": warmup.get("runs"),
         "timed_s": timed_ns / 1e9,
         "sentinel_ms": context.sentinel_ms.tolist(),
+        "sentinel_t_s": _seconds_since_first(context.result.sentinel),
         "cpu_wall_ratio": cpu_wall_ratio(got.blocks),
         "stop": got.facts.get("stop"),
         "runtime": {"name": context.job.settings.runtime, **context.options},
@@ -348,6 +349,11 @@ def cpu_wall_ratio(blocks: Sequence[Block]) -> float | None:
             cpu_ns += block.cpu_ns
             wall_ns += block.wall_ns
     return cpu_ns / wall_ns if wall_ns > 0 else None
+
+
+def _seconds_since_first(blocks: Sequence[Block]) -> list[float]:
+    """When each block was taken, after the first one."""
+    return [(block.t_ns - blocks[0].t_ns) / 1e9 for block in blocks]
 
 
 def _pooled_ms(blocks: Sequence[Block]) -> NDArray[np.float64]:

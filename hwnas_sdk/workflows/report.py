@@ -155,11 +155,8 @@ def _drift(measurements: Sequence[Measurement]) -> tuple[DriftPoint, ...]:
     points = []
     for job, m in ordered:
         at_s = (datetime.fromisoformat(m.measured_at) - start).total_seconds()
-        times = m.details.get("sentinel_t_s") or [0.0] * len(m.details["sentinel_ms"])
-        points += [
-            DriftPoint(t_s=at_s + float(t), sentinel_ms=float(ms), job=job)
-            for t, ms in zip(times, m.details["sentinel_ms"], strict=True)
-        ]
+        pairs = zip(m.details["sentinel_t_s"], m.details["sentinel_ms"], strict=True)
+        points += [DriftPoint(t_s=at_s + t, sentinel_ms=ms, job=job) for t, ms in pairs]
     return tuple(points)
 
 
@@ -197,7 +194,7 @@ def _hypervolume(verdicts: Sequence[Verdict]) -> tuple[HypervolumePoint, ...]:
 
 def _energy_reason(spec: DeviceSpec, measurements: Sequence[Measurement]) -> str:
     reasons = {m.energy_reason for m in measurements if m.energy_reason}
-    return ", ".join(sorted(reasons)) or spec.power_reason or "energy was not asked for"
+    return spec.power_reason or ", ".join(sorted(reasons)) or "energy was not asked for"
 
 
 def _notes(measurements: Sequence[Measurement], result: Mapping[str, Any]) -> tuple[str, ...]:

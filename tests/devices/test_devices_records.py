@@ -272,6 +272,8 @@ def test_numbers_of_a_record() -> None:
     assert record.details["n_blocks"] == 5
     assert record.details["cpu_wall_ratio"] == pytest.approx(0.99, abs=1e-3)
     assert record.details["sentinel_ms"] == pytest.approx([2.0, 2.01])
+    assert record.details["sentinel_t_s"][0] == 0.0
+    assert len(record.details["sentinel_t_s"]) == 2
     assert record.details["warmup_s"] == 0.2
     assert record.details["stop"] == "precision"
     assert record.details["runtime"]["threads"] == 1

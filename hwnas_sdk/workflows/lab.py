@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -343,7 +342,3 @@ class Lab:
         if run.result is None:
             raise DataError(f"run {run.id} has no verdict", code="no_result")
         return verdict_from_mapping(run.result)
-
-    def describe(self, session: DeviceSession) -> dict[str, Any]:
-        """Device as the command line prints it."""
-        return asdict(session.spec)

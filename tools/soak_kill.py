@@ -107,7 +107,16 @@ def main() -> int:
         if options.json
         else "\n".join(f"{k}: {v}" for k, v in report.items())
     )
-    return 1 if report["lost"] or report["repeated"] or report["store_problems"] else 0
+    return 0 if passed(report, options.kills) else 1
+
+
+def passed(report: dict[str, object], kills: int) -> bool:
+    """Whether nothing was lost or repeated, and enough happened to say so."""
+    clean = not (report["lost"] or report["repeated"] or report["store_problems"])
+    tested = report["kills"] == kills and report["loops_completed"] and not report["errors"]
+    # A journal can be missed only when a kill hit between its first byte and the next poll.
+    witnessed = int(str(report["finished_on_board"])) >= int(str(report["measurements"])) - kills
+    return bool(clean and tested and witnessed)
 
 
 def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:

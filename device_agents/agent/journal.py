@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import statistics
 from typing import Any
 
@@ -113,6 +114,9 @@ def close_crashed(path: str, job: str, event: dict[str, Any]) -> None:
     _, tally, length = read(path)
     if tally.done:
         return
+    if _has_more_lines(path, length):
+        # A hole, not a torn end (a power cut can leave one): keep what lies behind it.
+        shutil.copyfile(path, path + ".damaged")
     os.truncate(path, length)
     head = {"type": "event", "seq": tally.last_seq + 1, "job": job, "event": "job_done"}
     journal = Journal(path, create=False)
@@ -120,3 +124,11 @@ def close_crashed(path: str, job: str, event: dict[str, Any]) -> None:
         journal.append(protocol.encode({**head, **tally.totals_ns, **event}), durable=True)
     finally:
         journal.close()
+
+
+def _has_more_lines(path: str, length: int) -> bool:
+    """Whether a whole line follows the one at `length`."""
+    with open(path, "rb") as stream:
+        stream.seek(length)
+        stream.readline()
+        return stream.readline().endswith(b"\n")

@@ -97,6 +97,7 @@ class Zygote:
         os.close(ask_read)
         os.close(answer_write)
         self.pid = pid
+        self._number = 0
 
     def settle(self, cores: list[int], nice: int) -> None:
         """Let the children run on `cores` with the worker's priority."""
@@ -106,15 +107,24 @@ class Zygote:
 
     def request(self, **fields: Any) -> None:
         """Start measuring: path, threads, providers, spinning, input_seed."""
+        self._number += 1
         with suppress(OSError):  # `result` finds the pipe closed
-            os.write(self._ask, json.dumps(fields).encode("ascii") + b"\n")
+            line = json.dumps({**fields, "number": self._number})
+            os.write(self._ask, line.encode("ascii") + b"\n")
 
     def result(self) -> dict[str, Any]:
-        """Wait for {peak, base} in bytes, {"signal": n} of a crash, or {"reason": text}."""
-        line = _read_line(self._answer, PROBE_TIMEOUT_S + 5.0)
-        if not line:
-            return {"reason": "the memory probe does not answer"}
-        return dict(json.loads(line.decode("ascii")))
+        """Wait for {peak, base} in bytes, {"signal": n} of a crash, or {"reason": text}.
+
+        Answers to requests nobody waited for (a job reached its deadline) are passed over.
+        """
+        end_s = time.monotonic() + PROBE_TIMEOUT_S + 5.0
+        while True:
+            line = _read_line(self._answer, end_s - time.monotonic())
+            if not line:
+                return {"reason": "the memory probe does not answer"}
+            reply = json.loads(line.decode("ascii"))
+            if reply.pop("number") == self._number:
+                return dict(reply)
 
 
 def _leave_pipes(keep: tuple[int, int]) -> None:
@@ -139,6 +149,7 @@ def _serve(ask: int, answer: int, pages: list[int], runtime: Any) -> None:
 
 def _measure(request: dict[str, Any], pages: list[int], runtime: Any, answer: int) -> None:
     """Fork a child for one request; the answer goes out before its memory is given back."""
+    number = request.pop("number")
     read_end, write_end = os.pipe()
     parent = os.getpid()
     with warnings.catch_warnings():
@@ -148,7 +159,7 @@ def _measure(request: dict[str, Any], pages: list[int], runtime: Any, answer: in
         try:
             process.die_with_parent(parent)
             os.close(read_end)
-            reply = _load_and_run(request, pages, runtime)
+            reply = {**_load_and_run(request, pages, runtime), "number": number}
             os.write(write_end, json.dumps(reply).encode("ascii") + b"\n")
         finally:
             os._exit(0)
@@ -168,6 +179,7 @@ def _measure(request: dict[str, Any], pages: list[int], runtime: Any, answer: in
         reply = {"signal": os.WTERMSIG(status)}
     else:
         reply = {"reason": "the memory probe ended without an answer"}
+    reply["number"] = number
     os.write(answer, json.dumps(reply).encode("ascii") + b"\n")
 
 
@@ -184,14 +196,14 @@ def _load_and_run(request: dict[str, Any], pages: list[int], runtime: Any) -> di
 
 
 def _read_line(descriptor: int, timeout_s: float) -> bytes | None:
-    """Return a line, b"" at the end of the pipe, None when it does not come in time."""
+    """Return one line, b"" at the end of the pipe, None when it does not come in time."""
     line = b""
     end_s = time.monotonic() + timeout_s
     while not line.endswith(b"\n"):
         left_s = end_s - time.monotonic()
         if left_s <= 0 or not select.select([descriptor], [], [], left_s)[0]:
             return None
-        part = os.read(descriptor, 65536)
+        part = os.read(descriptor, 1)  # answers are short; a second one must stay in the pipe
         if not part:
             return b""
         line += part

@@ -62,6 +62,8 @@ class Worker:
         # Thread pools of numpy's libraries would only cost memory, and threads do not survive fork.
         for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
             env[name] = "1"
+        # ONNX Runtime would write a telemetry database and keep a thread beside the timed blocks.
+        env["ORT_DISABLE_TELEMETRY"] = "1"
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import re
@@ -63,12 +64,23 @@ class RequestError(Exception):
 def parse(line: bytes) -> dict[str, Any]:
     """Return the request in `line`. Raises: RequestError when it is not one."""
     try:
-        message = json.loads(line.decode("utf-8"))
+        message = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as exc:
         raise RequestError("bad_request", "not a line of JSON: %s" % exc) from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise RequestError("bad_request", "not an object with a 'type'")
+    request_id = message.get("id")
+    if not (request_id is None or isinstance(request_id, (int, str))) or len(str(request_id)) > 200:
+        raise RequestError("bad_request", "'id' is no integer or short string")
     return message
+
+
+def _finite(text: str) -> float:
+    """Number of JSON text. Raises: ValueError for what JSON does not know (1e999, NaN)."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("%s is not a finite number" % text[:40])
+    return value
 
 
 def field(message: dict[str, Any], name: str, kinds: Any) -> Any:

@@ -80,6 +80,8 @@ def pin(cores: list[int] | None, everywhere: list[int]) -> list[int] | None:
 
 
 AUTOGROUP = "/proc/self/autogroup"
+_GROUP_RETRY_S = 0.11
+"""Without CAP_SYS_ADMIN the kernel accepts one change of a group in 100 ms."""
 
 
 def set_nice(value: int | None) -> int:
@@ -91,31 +93,56 @@ def set_nice(value: int | None) -> int:
     it 41 % of a core, with both 99 %.
     """
     wanted = 0 if value is None else value
+    set_process_nice(wanted)
+    in_force = os.getpriority(os.PRIO_PROCESS, 0)
+    if not set_autogroup_nice(wanted) and wanted < 0:
+        return max(0, in_force)  # high inside a session that is not: the host flags it
+    return in_force
+
+
+def set_process_nice(value: int) -> None:
+    """Set this process's nice value, if allowed."""
     try:
-        if os.getpriority(os.PRIO_PROCESS, 0) != wanted:
-            os.setpriority(os.PRIO_PROCESS, 0, wanted)
-        set_autogroup_nice(wanted)
+        if os.getpriority(os.PRIO_PROCESS, 0) != value:
+            os.setpriority(os.PRIO_PROCESS, 0, value)
     except OSError:
-        # The caller sees it in the value returned, and the host flags it.
-        return max(0, os.getpriority(os.PRIO_PROCESS, 0)) if wanted < 0 else wanted
-    return os.getpriority(os.PRIO_PROCESS, 0)
+        pass  # the caller reads what is in force
 
 
-def set_autogroup_nice(value: int) -> None:
-    """Set the nice value of this session's scheduling group, where there is one.
+def set_autogroup_nice(value: int) -> bool:
+    """Set the nice value of this session's scheduling group; False when that is not allowed.
 
     Only for a session this process leads: the group of a terminal is not ours to change.
-    Raises: OSError when it is not allowed.
     """
     if os.getsid(0) != os.getpid() or not os.path.exists(AUTOGROUP):
-        return
-    with open(AUTOGROUP, "w") as file:
-        file.write(str(value))
+        return True
+    for _ in range(4):
+        done = _write_group(value)
+        if done is not None:
+            return done
+        time.sleep(_GROUP_RETRY_S)
+    return False
+
+
+def _write_group(value: int) -> bool | None:
+    """Write the group's value unless it is there; None when the kernel says to try later."""
+    try:
+        with open(AUTOGROUP) as file:
+            if int(file.read().rsplit(None, 1)[1]) == value:
+                return True
+        with open(AUTOGROUP, "w") as file:
+            file.write(str(value))
+    except BlockingIOError:
+        return None
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 def nice_allowed() -> bool:
-    """Whether the priority can be raised to the top."""
+    """Whether the priority can be raised to the top (tried on this process, not on its group)."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    reached = set_nice(-20)
-    set_nice(before)
+    set_process_nice(-20)
+    reached = os.getpriority(os.PRIO_PROCESS, 0)
+    set_process_nice(before)
     return reached == -20

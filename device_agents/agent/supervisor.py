@@ -284,9 +284,13 @@ class Supervisor:
             command = [sys.executable, sys.argv[0], "--work", self._work]
             command += ["--sysroot", self._root, "--worker", str(os.getpid())]
             self._worker_limit_s = time.monotonic() + _START_LIMIT_S
-            self._worker = process.Worker(
-                command, lambda worker, message: self._inbox.put(("worker", message, worker))
-            )
+            try:
+                self._worker = process.Worker(
+                    command, lambda worker, message: self._inbox.put(("worker", message, worker))
+                )
+            except OSError as exc:
+                message = "cannot start %s: %s" % (sys.executable, exc.strerror)
+                self._on_ready({"error": {"code": "runtime_missing", "message": message}})
 
     def _drop_worker(self) -> int:
         """Kill the worker and confirm; returns its exit status."""

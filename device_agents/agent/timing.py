@@ -16,9 +16,16 @@ Run = Callable[[], object]
 
 
 def n_runs(settings: dict[str, Any], latency_ns: float) -> int:
-    """Inferences per block."""
-    enough = math.ceil(settings["block_min_s"] * 1e9 / max(latency_ns, 1.0))
-    return int(min(max(settings["block_min_runs"], enough), settings["block_max_runs"]))
+    """Inferences per block.
+
+    The least number of runs gives way where it would take a slow network beyond its share of
+    `max_timed_s`: one inference of a second is a block, not ten of them.
+    """
+    latency_s = max(latency_ns, 1.0) / 1e9
+    enough = math.ceil(settings["block_min_s"] / latency_s)
+    share_s = max(settings["max_timed_s"], settings["min_timed_s"]) / settings["min_blocks"]
+    least = min(settings["block_min_runs"], max(1, int(share_s / latency_s)))
+    return int(min(max(least, enough), settings["block_max_runs"]))
 
 
 def timed_block(run: Run, n: int) -> dict[str, Any]:

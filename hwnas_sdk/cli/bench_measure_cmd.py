@@ -64,8 +64,7 @@ def measure(
     """Measure the same random networks several times and say what it took.
 
     Overhead is wall time minus the time the board spends in warm-up and timed inference. The truth
-    that both protocols are compared with pools all sweeps. Interrupted, the same command continues;
-    its times then cover the last part only.
+    that both protocols are compared with pools all sweeps. Interrupted, it starts anew.
     """
     from hwnas_sdk.core.settings import settings_preset
     from hwnas_sdk.workflows.bench_measure import run_bench_measure

@@ -125,7 +125,8 @@ def check_runtime() -> Check:
     """ONNX Runtime imports and has a CPU provider."""
     return check_import(
         "runtime",
-        "import onnxruntime as o; p = o.get_available_providers();"
+        "from hwnas_sdk.export.host_runtime import load_onnxruntime;"
+        "o = load_onnxruntime(); p = o.get_available_providers();"
         "assert 'CPUExecutionProvider' in p, p;"
         "print('onnxruntime', o.__version__, 'with', ', '.join(p))",
         fix=f"{sys.executable} -m pip install --force-reinstall onnxruntime",

@@ -16,14 +16,13 @@ from hwnas_sdk.cli.lab import (
     settings_options,
     show_plan,
 )
-from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, verb
+from hwnas_sdk.cli.options import device_option, dry_run_option, verb
 from hwnas_sdk.core.errors import DataError
 
 
 @click.command(short_help="Measure the candidates of a search and compare.")
 @click.argument("front", type=click.Path(dir_okay=False, path_type=Path))
 @settings_options
-@folded_option(default=True)
 @device_option()
 @dry_run_option()
 @verb
@@ -33,14 +32,13 @@ def verify(
     front: Path,
     settings: str,
     threads: int,
-    folded: bool,
     device: str,
     dry_run: bool,
 ) -> None:
     """Measure the candidates in FRONT (written by 'hwnas search -o') and compare.
 
-    Measures the live graph, which is what one deploys, unless --unfolded. Interrupted, the same
-    command continues.
+    The networks are measured in the form the search predicted (see 'hwnas search --folded').
+    Interrupted, the same command continues.
     """
     from hwnas_sdk.workflows.fronts import front_from_mapping, verdict_to_mapping
 
@@ -56,14 +54,15 @@ def verify(
     chosen = make_settings(settings, threads)
     n = len(candidates.candidates)
     if dry_run:
-        plan = {"device": device, "n_networks": n, "settings": settings, "folded": folded,
+        plan = {"device": device, "n_networks": n, "settings": settings,
+                "folded": candidates.folded,
                 "estimated_board_s": n * chosen.estimated_s()}  # fmt: skip
         show_plan(app, plan)
         return
     lab = open_lab(app)
     session = lab.device(device)
     announce(app, n, n * chosen.estimated_s(), session.spec.name)
-    verdict = lab.verify(candidates, on=session, settings=chosen, folded=folded)
+    verdict = lab.verify(candidates, on=session, settings=chosen)
     app.show(
         {"device": session.spec.name, **verdict_to_mapping(verdict)},
         lambda console: draw_verdicts(console, [verdict]),

@@ -180,10 +180,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParetoFront:
-    """What a search returns: its candidates, best first objective first."""
+    """What a search returns: its candidates, fastest first.
+
+    `folded` says which form of the networks the predictions are for.
+    """
 
     device_id: str
     space: str
+    folded: bool
     objectives: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     method: str

@@ -170,6 +170,7 @@ def _details(
         "outcome": context.result.outcome,
         "seed": context.job.seed,
         "job": context.job.id,
+        "job_wall_s": context.result.wall_s,
     }
     if samples_ms.size:
         details |= {

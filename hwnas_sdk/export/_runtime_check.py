@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from hwnas_sdk.core.errors import ExportError
+from hwnas_sdk.export.host_runtime import load_onnxruntime
 
 
 def check_versions(path: Path, model: onnx.ModelProto) -> None:
@@ -50,7 +51,7 @@ def check_loads(path: Path, data: bytes) -> None:
 
 
 def _load_failure(data: bytes) -> str | None:
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -64,6 +65,6 @@ def _load_failure(data: bytes) -> str | None:
 
 
 def _runtime() -> str:
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
 
     return f"ONNX Runtime {onnxruntime.__version__}"

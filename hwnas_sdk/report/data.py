@@ -46,12 +46,12 @@ class ProfileData:
 
     @classmethod
     def from_profile(cls, profile: DeviceProfile) -> ProfileData:
-        """The part of a `DeviceProfile` that the page shows."""
+        """The part of a `DeviceProfile` that the page shows; missing references come last."""
         return cls(
             reference_set=profile.reference_set,
-            architectures=profile.architectures,
-            latency_ms=profile.latency_ms,
-            ci95_ms=profile.ci95_ms,
+            architectures=(*profile.architectures, *profile.missing),
+            latency_ms=(*profile.latency_ms, *(None for _ in profile.missing)),
+            ci95_ms=(*profile.ci95_ms, *(None for _ in profile.missing)),
             origin=profile.origin,
             name=profile.name,
             folded=profile.folded,

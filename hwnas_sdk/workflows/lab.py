@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import hwnas_sdk
 from hwnas_sdk import _resources
-from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.core.errors import DataError, MeasurementError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.settings import MeasureSettings, settings_preset
 from hwnas_sdk.core.types import (
@@ -35,7 +36,11 @@ from hwnas_sdk.workflows.measure import (
     artifact_target,
     standard_sentinel,
 )
-from hwnas_sdk.workflows.profile import profile_of, reference_architectures
+from hwnas_sdk.workflows.profile import (
+    profile_of,
+    reference_architectures,
+    reference_targets,
+)
 from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_mapping
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
@@ -171,8 +176,10 @@ class Lab:
         settings = settings or settings_preset("quick")
         targets = self.targets(what, folded=folded, batch=settings.batch, fixed_dims=fixed_dims)
         plan = {
+            "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
             "items": [target.item for target in targets],
+            "targets": [target.arch for target in targets],
             "settings": settings.to_json(),
             "seed": seed,
         }
@@ -201,24 +208,32 @@ class Lab:
         space = get_space("nasbench201")
         archs = reference_architectures(references)
         plan = {
+            "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
             "references": references,
             "settings": settings.to_json(),
             "seed": seed,
         }
         run = self.store.start_run("profile", plan)
-        targets = self.targets(archs, space=space, folded=False)
-        measurer = self.measurer(on, run, settings, seed=seed)
-        results = measurer.measure(targets, task=f"profile {on.spec.name}")
-        profile = profile_of(
-            [results[target.item] for target in targets],
-            archs,
-            spec=on.spec,
-            settings=settings,
-            space=space.name,
-            references=references,
-            source=f"run {run.id}",
+        targets, pairs = reference_targets(
+            space, archs, cache=self.cache, batch=settings.batch, pairs=on.needs_artifacts
         )
+        measurer = self.measurer(on, run, settings, seed=seed)
+        results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")
+        try:
+            profile = profile_of(
+                [results[target.item] for target in targets],
+                archs,
+                spec=on.spec,
+                settings=settings,
+                space=space.name,
+                references=references,
+                source=f"run {run.id}",
+            )
+        except MeasurementError:
+            # Every attempt is used up: the same command must start anew, not fail for ever.
+            self.store.finish_run(run.id)
+            raise
         self.store.finish_run(run.id, profile_to_mapping(profile))
         return profile
 
@@ -259,6 +274,7 @@ class Lab:
         method: str = "nsga2",
         candidates: int = 24,
         objectives: Sequence[str] = ("error", "latency"),
+        folded: bool = True,
         seed: int = 0,
         **constraints: Any,
     ) -> ParetoFront:
@@ -276,7 +292,11 @@ class Lab:
             **constraints,
         )
         return search_front(
-            space, self.beliefs(on), plan=plan, device_id=on.spec.id, on_event=self.on_event
+            space,
+            self.beliefs(on, folded=folded),
+            plan=plan,
+            device_id=on.spec.id,
+            on_event=self.on_event,
         )
 
     def verify(
@@ -285,17 +305,25 @@ class Lab:
         *,
         on: DeviceSession,
         settings: MeasureSettings | None = None,
-        folded: bool = True,
     ) -> Verdict:
         """Measure the candidates of a front and compare; the verdict is kept in the store.
 
-        Raises: DeviceError, DataError for an empty front.
+        The networks are measured in the form (folded or not) the predictions are for.
+        Raises: DeviceError, DataError for an empty front or one predicted for another device.
         """
         if not front.candidates:
             raise DataError("the front has no candidates", code="empty_front")
+        if front.device_id != on.spec.id:
+            raise DataError(
+                f"the front was predicted for {front.device_id}, not for {on.spec.id}",
+                code="other_device",
+                hint="search for this device first; `hwnas measure` compares boards",
+            )
+        folded = front.folded
         settings = settings or settings_preset("quick")
         space = get_space(front.space)
         plan = {
+            "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
             "candidates": [c.architecture.id for c in front.candidates],
             "predicted_ms": [c.values["latency_ms"] for c in front.candidates],

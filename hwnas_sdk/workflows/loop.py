@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hwnas_sdk.core.errors import MeasurementError
+import hwnas_sdk
+from hwnas_sdk.core.errors import DataError, MeasurementError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Architecture, DeviceProfile, Measurement, ParetoFront, Verdict
@@ -19,7 +20,7 @@ from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
-from hwnas_sdk.workflows.beliefs import Beliefs, Label, has_only_none_dead
+from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.fronts import (
     front_from_mapping,
     front_to_mapping,
@@ -28,19 +29,15 @@ from hwnas_sdk.workflows.fronts import (
 from hwnas_sdk.workflows.measure import (
     BoardTime,
     Measurer,
-    Target,
     architecture_target,
     standard_sentinel,
 )
-from hwnas_sdk.workflows.profile import profile_of, reference_architectures
+from hwnas_sdk.workflows.profile import profile_of, reference_architectures, reference_targets
 from hwnas_sdk.workflows.profile_file import profile_to_mapping
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import Box, judge, reference_box, scaled_hypervolume
 
 PROFILE_PREFIX = "profile/"
-
-N_FOLDED_PAIRS = 3
-"""References measured folded as well, where folded networks are verified: see `none_edge_ms`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +68,7 @@ class LoopPlan:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object; the identity of the run."""
         return {
+            "sdk_version": hwnas_sdk.__version__,
             "device": self.device,
             "device_id": self.device_id,
             "seed": self.search.seed,
@@ -139,7 +137,16 @@ class Loop:
         box: Box | None = None
         stopped = "rounds"
         for number in range(1, plan.rounds + 1):
-            front = self._front(space, run, number, self._labels(run, number))
+            try:
+                front = self._front(space, run, number, self._labels(run, number))
+            except DataError as exc:
+                if exc.code != "nothing_found":
+                    raise
+                if not verdicts:
+                    self.store.finish_run(run.id)
+                    raise
+                stopped = "nothing new"
+                break
             box = box or reference_box(front.candidates)
             fronts.append(front)
             measured = self._verify(space, measurer, front, number)
@@ -168,7 +175,7 @@ class Loop:
                 "profile": profile_to_mapping(profile),
                 "verdicts": [verdict_to_mapping(verdict) for verdict in verdicts],
                 "front_provenance": dict(fronts[-1].provenance),
-                "board_s": measurer.time.wall_s,
+                "board_s": measurer.time.total_s,
             },
         )
         return LoopResult(
@@ -196,12 +203,10 @@ class Loop:
 
     def _profile(self, space: SearchSpace, measurer: Measurer) -> DeviceProfile:
         archs = reference_architectures(self.plan.references)
-        targets = self._reference_targets(space, archs, folded=False)
-        wanted = list(targets)
-        if self.plan.folded and self.session.needs_artifacts:
-            paired = [arch for arch in archs if has_only_none_dead(space.decode(arch))]
-            wanted += self._reference_targets(space, paired[:N_FOLDED_PAIRS], folded=True)
-        results = measurer.measure(wanted, task=f"profile {self.session.spec.name}")
+        targets, pairs = reference_targets(
+            space, archs, cache=self.cache, pairs=self.plan.folded, prefix=PROFILE_PREFIX
+        )
+        results = measurer.measure([*targets, *pairs], task=f"profile {self.session.spec.name}")
         if any(target.item not in results for target in targets):
             raise MeasurementError(
                 f"{self.session.spec.name}: board time was spent before the profile was done",
@@ -209,25 +214,20 @@ class Loop:
                 code="no_board_time",
                 hint="allow more board minutes",
             )
-        return profile_of(
-            [results[target.item] for target in targets],
-            archs,
-            spec=self.session.spec,
-            settings=self.plan.settings,
-            space=space.name,
-            references=self.plan.references,
-            source=f"run {measurer.run_id}",
-        )
-
-    def _reference_targets(
-        self, space: SearchSpace, archs: Sequence[str], *, folded: bool
-    ) -> list[Target]:
-        return [
-            architecture_target(
-                space, space.decode(arch), cache=self.cache, folded=folded, prefix=PROFILE_PREFIX
+        try:
+            return profile_of(
+                [results[target.item] for target in targets],
+                archs,
+                spec=self.session.spec,
+                settings=self.plan.settings,
+                space=space.name,
+                references=self.plan.references,
+                source=f"run {measurer.run_id}",
             )
-            for arch in archs
-        ]
+        except MeasurementError:
+            # Every attempt is used up: the same command must start anew, not fail for ever.
+            self.store.finish_run(measurer.run_id)
+            raise
 
     def _labels(self, run: Run, number: int) -> list[Label]:
         """Valid measurements of this run that were there before round `number`."""

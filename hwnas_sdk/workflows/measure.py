@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
-from hwnas_sdk.core.errors import MeasurementError
+from hwnas_sdk.core.errors import DeviceError, MeasurementError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Architecture, Artifact, Measurement
-from hwnas_sdk.devices.jobs import JobItem, JobResult, MeasureJob
+from hwnas_sdk.devices.jobs import ItemResult, JobItem, JobResult, MeasureJob
 from hwnas_sdk.devices.records import measurements_of
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
@@ -30,6 +30,10 @@ from hwnas_sdk.workflows.reference import expected_output
 
 MAX_ATTEMPTS = 3
 BROKEN_OFF = frozenset({"truncated", "cancelled"})
+BOARD_FAILURES = frozenset(
+    {"no_space", "work_dir", "runtime_missing", "runtime_hung", "lease_lost", "internal"}
+)
+"""What is wrong with the board, not with a network; it uses up no attempt."""
 SENTINEL_ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"  # noqa: E501
 
 
@@ -89,11 +93,13 @@ def artifact_target(artifact: Artifact, name: str, *, prefix: str = "") -> Targe
 class BoardTime:
     """Board seconds spent, by what they were spent on, and how many there may be.
 
-    `host_s` is wall time of the whole work; `overhead_s` is what neither warm-up nor timed
-    inference (sentinels included) explains.
+    `earlier_s` was spent by processes that were killed, the rest by this one. `host_s` is wall time
+    of the whole work; `overhead_s` is what neither warm-up nor timed inference (sentinels included)
+    explains.
     """
 
     limit_s: float | None = None
+    earlier_s: float = 0.0
     warmup_s: float = 0.0
     timed_s: float = 0.0
     sentinel_s: float = 0.0
@@ -122,9 +128,14 @@ class BoardTime:
         return max(0.0, self.host_s - self.busy_s)
 
     @property
+    def total_s(self) -> float:
+        """Board seconds of the whole run."""
+        return self.earlier_s + self.wall_s
+
+    @property
     def spent(self) -> bool:
         """Whether the limit is reached."""
-        return self.limit_s is not None and self.wall_s >= self.limit_s
+        return self.limit_s is not None and self.total_s >= self.limit_s
 
 
 @dataclass
@@ -174,11 +185,8 @@ class Measurer:
     def _measure(self, targets: Sequence[Target], task: str) -> dict[str, Measurement]:
         self.store.put_device(self.session.spec)
         self.store.put_settings(self.settings)
+        self._remember()
         self.recover()
-        if self.baseline_ms is None:
-            self.baseline_ms = _sentinel_ms(
-                [m for m in self.store.measurements(run_id=self.run_id) if m.status == "valid"][:1]
-            )
         wanted = {target.item: target for target in targets}
         while True:
             done = self.store.done_items(self.run_id)
@@ -192,6 +200,20 @@ class Measurer:
                 break
             self._run_job([wanted[item] for item in open_items[: self.settings.group_size]])
         return self.results(wanted)
+
+    def _remember(self) -> None:
+        """Take over what earlier processes of this run measured: the baseline, the time spent."""
+        stored = self.store.measurements(run_id=self.run_id)
+        if self.baseline_ms is None:
+            self.baseline_ms = _sentinel_ms([m for m in stored if m.status == "valid"][:1])
+        mine = {job.job_id for job in self.jobs}
+        self.time.earlier_s = sum(
+            {
+                m.details["job"]: float(m.details["job_wall_s"])
+                for m in stored
+                if m.details.get("job") not in mine
+            }.values()
+        )
 
     def results(self, items: Iterable[str]) -> dict[str, Measurement]:
         """Stored measurement of each item: the valid one, else the last attempt."""
@@ -215,6 +237,8 @@ class Measurer:
             whole = result and finished_items(result)
             if whole:
                 found += 1
+                environment = {**whole.environment, "measured_at": payload["started_at"]}
+                whole = replace(whole, environment=environment)
                 self._keep(job, whole, payload["attempts"])
             self.store.close_job(job_id)
             self.session.forget(job_id)
@@ -232,7 +256,12 @@ class Measurer:
         attempts = {
             item.item: self.store.attempts(self.run_id, item.item) + 1 for item in job.items
         }
-        payload: dict[str, Any] = {"job": job.to_json(), "attempts": attempts}
+        started_at = self.clock.now().isoformat(timespec="milliseconds")
+        payload: dict[str, Any] = {
+            "job": job.to_json(),
+            "attempts": attempts,
+            "started_at": started_at,
+        }
         self.store.put_job(
             job.id, run_id=self.run_id, device_id=self.session.spec.id, payload=payload
         )
@@ -244,6 +273,9 @@ class Measurer:
     def _keep(self, job: MeasureJob, result: JobResult, attempts: Mapping[str, int]) -> None:
         self.time.add(result)
         self.jobs.append(result)
+        failures = [item for item in result.items if _is_board_failure(item)]
+        failed = failures[0] if failures else None
+        result = replace(result, items=tuple(i for i in result.items if i not in failures))
         records = measurements_of(
             job,
             result,
@@ -253,6 +285,17 @@ class Measurer:
             run_id=self.run_id,
             attempt_of=attempts.__getitem__,
         )
+        for measurement, samples_ns in records:
+            self.store.add(measurement, samples_ns)
+        if failed is not None:
+            self.store.close_job(job.id)
+            raise DeviceError(
+                f"{self.session.spec.name}: {failed.error_message}",
+                device_id=self.session.spec.id,
+                code=failed.error_code,
+                hint="mend the board (see `hwnas doctor`) and give the same command again",
+                retryable=True,
+            )
         if not records:
             raise MeasurementError(
                 f"{self.session.spec.name} finished a job without a single result",
@@ -260,8 +303,6 @@ class Measurer:
                 hint="run it again with -v, or look at the board with `hwnas doctor`",
                 retryable=True,
             )
-        for measurement, samples_ns in records:
-            self.store.add(measurement, samples_ns)
         if self.baseline_ms is None:
             self.baseline_ms = _sentinel_ms([m for m, _ in records if m.status == "valid"])
 
@@ -290,6 +331,10 @@ def finished_items(result: JobResult) -> JobResult | None:
     """
     items = tuple(item for item in result.items if item.error_code not in BROKEN_OFF)
     return replace(result, items=items) if items else None
+
+
+def _is_board_failure(item: ItemResult) -> bool:
+    return item.error_code in BOARD_FAILURES and not item.blocks
 
 
 def _sentinel_ms(measurements: Sequence[Measurement]) -> float | None:

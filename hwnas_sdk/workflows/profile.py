@@ -8,7 +8,14 @@ from dataclasses import asdict
 from hwnas_sdk.core.errors import ConfigError, MeasurementError
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import DeviceProfile, DeviceSpec, Measurement
+from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.predictors.references import REFERENCE_SETS
+from hwnas_sdk.spaces import SearchSpace
+from hwnas_sdk.workflows.beliefs import has_only_none_dead
+from hwnas_sdk.workflows.measure import Target, architecture_target
+
+N_PAIRS = 3
+"""At most this many references are measured folded as well."""
 
 MIN_VALID = 5
 """Fewer measured references than this say too little about a device."""
@@ -98,3 +105,30 @@ def profile_of(
         missing=tuple(arch for arch, _ in bad),
         source=source,
     )
+
+
+def reference_targets(
+    space: SearchSpace,
+    archs: Sequence[str],
+    *,
+    cache: ArtifactCache,
+    batch: int = 1,
+    pairs: bool = True,
+    prefix: str = "",
+) -> tuple[list[Target], list[Target]]:
+    """What a profile measures: the references unfolded, and some of them folded as well.
+
+    The second list says what an empty edge costs (`beliefs.none_edge_ms`), which predictions of
+    folded networks need; without `pairs` it is empty.
+    """
+
+    def targets(chosen: Sequence[str], *, folded: bool) -> list[Target]:
+        return [
+            architecture_target(
+                space, space.decode(arch), cache=cache, folded=folded, batch=batch, prefix=prefix
+            )
+            for arch in chosen
+        ]
+
+    paired = [arch for arch in archs if pairs and has_only_none_dead(space.decode(arch))]
+    return targets(archs, folded=False), targets(paired[:N_PAIRS], folded=True)

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from hwnas_sdk.core.types import Artifact
+from hwnas_sdk.export.host_runtime import load_onnxruntime
 
 N_VALUES: Final = 64
 _FLOATS: Final = {"float": "float32", "double": "float64", "float16": "float16"}
@@ -31,7 +32,7 @@ def expected_output(artifact: Artifact, *, input_seed: int = 0) -> tuple[float, 
 @lru_cache(maxsize=4096)
 def _expected(path: str, sha256: str, input_seed: int) -> tuple[float, ...] | None:
     del sha256  # part of the key: the content behind `path`
-    import onnxruntime as ort
+    ort = load_onnxruntime()
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -26,7 +27,7 @@ from hwnas_sdk.report.data import (
 from hwnas_sdk.report.html import render_comparison, render_report
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.fronts import verdict_from_mapping
-from hwnas_sdk.workflows.loop import union_hypervolume
+from hwnas_sdk.workflows.loop import PROFILE_PREFIX, union_hypervolume
 from hwnas_sdk.workflows.profile_file import profile_from_mapping
 
 REPORTED = ("quickstart", "loop", "verify", "profile", "measure")
@@ -75,7 +76,7 @@ def report_data(store: MeasurementStore, run: Run) -> ReportData:
         run_id=run.id,
         kind=cast("ReportKind", run.kind),
         command=_command(run, spec),
-        sdk_version=hwnas_sdk.__version__,
+        sdk_version=str(run.plan.get("sdk_version", hwnas_sdk.__version__)),
         created_at=run.created_at,
         device=asdict(spec),
         environment=measurements[0].environment,
@@ -120,26 +121,44 @@ def _title(kind: str, spec: DeviceSpec) -> str:
 
 
 def _command(run: Run, spec: DeviceSpec) -> str:
-    plan = run.plan
-    seed = f" --seed {run.seed}" if run.seed is not None else ""
-    settings = plan.get("settings", {}).get("name", "quick")
-    match run.kind:
-        case "quickstart":
-            return f"hwnas quickstart{seed}"
-        case "loop":
-            return (
-                f"hwnas loop --device {spec.name} --rounds {plan.get('rounds')} "
-                f"--settings {settings}{seed}"
-            )
-        case "profile":
-            return (
-                f"hwnas profile {spec.name} --references {plan.get('references')} "
-                f"--settings {settings}{seed}"
-            )
-        case "verify":
-            return f"hwnas verify FRONT.json --device {spec.name} --settings {settings}"
-        case _:
-            return f"hwnas measure TARGET... --device {spec.name} --settings {settings}{seed}"
+    """What to type to get this run again."""
+    plan, search = run.plan, run.plan.get("search", {})
+    settings = plan.get("settings", {})
+    device = plan.get("device", spec.name)
+    words = ["hwnas", run.kind]
+    if run.kind == "profile":
+        words += [device]
+    elif run.kind == "verify":
+        words += ["FRONT.json"]
+    elif run.kind == "measure":
+        words += [shlex.quote(target) for target in plan["targets"]]
+    if run.kind != "profile":
+        words += ["--device", shlex.quote(device)]
+    if run.kind == "quickstart":
+        return " ".join([*words, f"--minutes {plan['board_s'] / 60:g}", f"--seed {run.seed}"])
+    words += [f"--settings {settings.get('name', 'quick')}"]
+    if settings.get("threads", 1) != 1:
+        words += [f"--threads {settings['threads']}"]
+    if run.kind in ("profile", "loop"):
+        words += [f"--references {plan['references']}"]
+    if run.kind == "loop":
+        words += [
+            f"--rounds {plan['rounds']}",
+            f"--method {search['method']}",
+            f"--objectives {','.join(search['objectives'])}",
+            f"--candidates {search['candidates']}",
+            "--folded" if plan["folded"] else "--unfolded",
+        ]
+        optional = {
+            "--max-latency-ms": search["max_latency_ms"],
+            "--max-memory-mib": search["max_memory_mib"],
+            "--board-minutes": plan["board_s"] and plan["board_s"] / 60,
+            "--min-gain": plan["gain_eps"] or None,
+        }
+        words += [f"{option} {value:g}" for option, value in optional.items() if value]
+    if run.seed is not None and run.kind != "verify":
+        words += [f"--seed {run.seed}"]
+    return " ".join(words)
 
 
 def _drift(measurements: Sequence[Measurement]) -> tuple[DriftPoint, ...]:
@@ -173,9 +192,11 @@ def _provenance(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _artifacts(store: MeasurementStore, measurements: Sequence[Measurement]) -> dict[str, str]:
+    """File of each candidate (the last form measured, which is the one verified)."""
+    ordered = sorted(measurements, key=lambda m: not m.item.startswith(PROFILE_PREFIX))
     return {
         store.architecture_text(m.arch_id) or m.arch_id: m.artifact_sha256
-        for m in measurements
+        for m in reversed(ordered)
         if m.artifact_sha256
     }
 

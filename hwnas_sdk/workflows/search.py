@@ -151,13 +151,7 @@ def search_front(
         seed=seed,
     )
     if not len(chosen):
-        raise DataError(
-            "no network satisfies the limits"
-            if limited
-            else "every network this search found is measured already",
-            code="nothing_found",
-            hint="raise --max-latency-ms or --max-memory-mib" if limited else "start a new loop",
-        )
+        raise _nothing_found(limited=not (seen.violation <= 0.0).any())
     cells = seen.genotypes[chosen]
     if beliefs.folded:
         # The same function without its dead edges: what is deployed, and easier to read.
@@ -166,6 +160,7 @@ def search_front(
     return ParetoFront(
         device_id=device_id,
         space=space.name,
+        folded=beliefs.folded,
         objectives=plan.objectives,
         candidates=candidates,
         method=AUTO if plan.method == "auto" else plan.method,
@@ -174,6 +169,16 @@ def search_front(
         duration_s=SYSTEM_CLOCK.monotonic_s() - started_s,
         provenance=beliefs.provenance(),
     )
+
+
+def _nothing_found(*, limited: bool) -> DataError:
+    if limited:
+        message = "no network satisfies the limits"
+        hint = "raise --max-latency-ms or --max-memory-mib"
+    else:
+        message = "every network worth measuring that this search found is measured already"
+        hint = "raise the limits or --candidates, or search with another --seed"
+    return DataError(message, code="nothing_found", hint=hint)
 
 
 def _attained(

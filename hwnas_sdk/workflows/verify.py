@@ -55,7 +55,7 @@ def judge(
         float(m.latency_ms) if m.status == "valid" and m.latency_ms is not None else np.inf
         for m in records
     ]
-    on_predicted = _front_mask(predicted, np.ones(len(chosen), dtype=bool))
+    on_predicted = _front_mask(predicted, valid)
     on_measured = _front_mask(actual, valid)
     rows = tuple(
         _row(candidate, record, on_predicted=bool(was), on_measured=bool(is_now))
@@ -65,16 +65,14 @@ def judge(
     )
     p, m = predicted[valid, 1], actual[valid, 1]
     return Verdict(
-        device_id=front.device_id,
+        device_id=records[0].device_id if records else front.device_id,
         run_id=run_id,
         round=round_number,
         candidates=rows,
         spearman=spearman(m, p),
         kendall=kendall(m, p),
         mape_pct=float(np.mean(np.abs(p - m) / m) * 100) if len(p) else None,
-        hypervolume_predicted=scaled_hypervolume(
-            predicted[:, 0].tolist(), predicted[:, 1].tolist(), box
-        ),
+        hypervolume_predicted=scaled_hypervolume(predicted[valid, 0].tolist(), p.tolist(), box),
         hypervolume_measured=scaled_hypervolume(actual[valid, 0].tolist(), m.tolist(), box),
         hypervolume_reference=box,
         dominated_after_measuring=tuple(

@@ -338,6 +338,8 @@ def test_warm_up_ends_when_groups_agree_or_time_is_up(agent_module: Modules) -> 
         assert warmed["runs"] == 3
         assert warmed["converged"] is False
         assert latency_ns == 4e9
+    settings = {**settings, "max_timed_s": 2.0, "min_timed_s": 0.0, "min_blocks": 5}
+    assert timing.n_runs({**settings, "block_min_runs": 10}, 1.2e9) == 1, "a slow network"
     assert timing.n_runs({**settings, "block_min_s": 0.1}, 1e6) == 50, "capped"
 
 

@@ -136,7 +136,7 @@ def test_a_verdict_by_hand(labels: list[Label]) -> None:
         for a, (e, ms) in zip(archs, predicted, strict=True)
     )  # fmt: skip
     front = ParetoFront(
-        device_id="x@1", space="nasbench201", objectives=("error", "latency"),
+        device_id="x@1", space="nasbench201", folded=True, objectives=("error", "latency"),
         candidates=candidates, method="nsga2", seed=0, n_evaluations=1, duration_s=0.0,
     )  # fmt: skip
     base = Measurement(
@@ -158,6 +158,9 @@ def test_a_verdict_by_hand(labels: list[Label]) -> None:
     # Both points that are left: boxes from (5, 4) and (6, 2) to (9.9, 4.4).
     area = (9.9 - 5) * (4.4 - 4) + (9.9 - 6) * (4 - 2)
     assert verdict.hypervolume_measured == pytest.approx(area / (9.9 * 4.4))
+    # Of the predictions only those count that were measured: (5, 4), (6, 3), (8, 2).
+    area = (9.9 - 5) * (4.4 - 4) + (9.9 - 6) * (4 - 3) + (9.9 - 8) * (3 - 2)
+    assert verdict.hypervolume_predicted == pytest.approx(area / (9.9 * 4.4))
     assert scaled_hypervolume([], [], box) == 0.0
     assert verdict_from_mapping(json.loads(json.dumps(verdict_to_mapping(verdict)))) == verdict
 

@@ -92,3 +92,25 @@ def test_board_time_stops_the_loop(lab: Lab, replay: DeviceSession) -> None:
     with pytest.raises(MeasurementError) as caught:
         lab.loop(plan_for(board, board_s=1e-9), on=board)
     assert caught.value.code == "no_board_time"
+
+
+def test_a_loop_that_finds_nothing_new_keeps_what_it_verified(
+    lab: Lab, replay: DeviceSession, tmp_path: Path
+) -> None:
+    search = SearchPlan(candidates=8, generations=5, population=40, seed=1, max_latency_ms=3.9)
+    plan = plan_for(replay, search=search, folded=False, rounds=9)
+    result = lab.loop(plan, on=replay)
+    assert result.stopped == "nothing new"
+    assert 1 <= len(result.verdicts) < 9
+    assert lab.report(result, tmp_path / "page.html").is_file()
+
+
+def test_board_time_counts_what_killed_processes_spent(lab: Lab) -> None:
+    dying = lab.device("fake://?mode=die_once=120&seed=2")
+    plan = plan_for(dying, board_s=1000.0)
+    with pytest.raises(DeviceError):
+        lab.loop(plan, on=dying)
+    lab._sessions.clear()
+    result = lab.loop(plan, on=lab.device("fake://?mode=die_once=120&seed=2"))
+    assert result.board.earlier_s > 0.0
+    assert result.board.total_s == pytest.approx(result.board.earlier_s + result.board.wall_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas_sdk.core.errors import DataError, DeviceError, SpaceError
+from hwnas_sdk.core.errors import DataError, DeviceError, MeasurementError, SpaceError
 from hwnas_sdk.core.settings import settings_preset
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.workflows.lab import Lab
@@ -111,3 +111,34 @@ def test_profile_is_stored_and_found(lab: Lab, tmp_path: Path) -> None:
     assert lab.stored_profile(board.spec.id)[1] == profile
     save_profile(profile, tmp_path / "fake.ort.yaml")
     assert load_profile(tmp_path / "fake.ort.yaml") == profile
+
+
+def test_a_noisy_profile_can_be_taken_again(lab: Lab) -> None:
+    """Every attempt of the first run is used up; the same command must start anew."""
+    board = lab.device("fake://?mode=contended")
+    for _ in range(2):
+        with pytest.raises(MeasurementError) as caught:
+            lab.profile(board)
+        assert caught.value.code == "profile_incomplete"
+    runs = lab.store.runs("profile")
+    assert len({run.id for run in runs}) == 2
+    assert all(lab.store.measurements(run_id=run.id) for run in runs)
+
+
+def test_a_front_is_verified_on_its_own_device_only(lab: Lab) -> None:
+    board = lab.device("fake://?mode=ok")
+    lab.profile(board)
+    front = lab.search(get_space("nasbench201"), on=board, candidates=3, seed=1)
+    assert front.folded
+    with pytest.raises(DataError) as caught:
+        lab.verify(front, on=lab.device("local"))
+    assert caught.value.code == "other_device"
+
+
+def test_a_profile_says_what_an_empty_edge_costs(lab: Lab) -> None:
+    board = lab.device("fake://?mode=ok")
+    lab.profile(board)
+    run, profile = lab.stored_profile(board.spec.id)
+    forms = [item.rpartition("/")[2] for item in lab.store.done_items(run.id)]
+    assert sorted(set(forms)) == ["folded", "unfolded"]
+    assert len(profile.architectures) == 10

@@ -7,16 +7,26 @@ from pathlib import Path
 
 import platformdirs
 
-from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.errors import ConfigError, DataError
 
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def home() -> Path:
-    """Per-user data folder; ``HWNAS_HOME`` overrides. Created on first use."""
+    """Per-user data folder; ``HWNAS_HOME`` overrides. Created on first use.
+
+    Raises: DataError when it cannot be.
+    """
     override = os.environ.get("HWNAS_HOME")
     path = Path(override) if override else Path(platformdirs.user_data_dir("hwnas", "hwnas"))
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DataError(
+            f"the data folder {path} cannot be made: {exc.strerror}",
+            code="not_writable",
+            hint="set HWNAS_HOME to a folder you can write",
+        ) from exc
     return path
 
 

@@ -38,7 +38,7 @@ def describe() -> dict[str, Any]:
     except ImportError as exc:
         message = "%s; %s" % (exc, _HINT)
         return {"error": {"code": "runtime_missing", "message": message}}
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.set_default_logger_severity(4)
     return {
         "version": onnxruntime.__version__,
         "providers": list(onnxruntime.get_available_providers()),
@@ -99,7 +99,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come back as exceptions
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         session = ort.InferenceSession(data, options, providers=providers)
         specs = [(i.name, list(i.shape), i.type) for i in session.get_inputs()]

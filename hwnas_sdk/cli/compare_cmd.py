@@ -38,16 +38,22 @@ def compare(
 
     A change counts as a regression when it is larger than both 95 % confidence intervals together.
     """
-    from hwnas_sdk.workflows.report import compare_runs, worst_regression_pct, write_comparison
+    from hwnas_sdk.workflows.report import (
+        compare_runs,
+        resolve_run,
+        worst_regression_pct,
+        write_comparison,
+    )
 
+    app.check_output(output)
     store = app.store(read_only=True)
     pairs = compare_runs(store, first, second)
     worst = worst_regression_pct(pairs)
     if output is not None:
         output = write_comparison(store, first, second, output)
     answer = {
-        "first": store.get_run(first).id,
-        "second": store.get_run(second).id,
+        "first": resolve_run(store, first).id,
+        "second": resolve_run(store, second).id,
         "pairs": [
             {"arch": p.arch, "first_ms": p.a_ms, "second_ms": p.b_ms,
              "first_ci95_ms": p.a_ci95_ms, "second_ci95_ms": p.b_ci95_ms,

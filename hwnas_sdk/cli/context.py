@@ -81,8 +81,9 @@ class App:
         from hwnas_sdk.cli.render import json_text
 
         assert not self.emitted, "stdout carries one JSON document"
-        self.stdout.write(json_text(document))
-        self.emitted = True
+        text = json_text(document)
+        self.emitted = True  # even when writing fails: half a document must not get another half
+        self.stdout.write(text)
         self.stdout.flush()
 
     def note(self, line: str) -> None:
@@ -109,6 +110,16 @@ class App:
         """Whoever read stdout has left: keep the interpreter from complaining at exit."""
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
+
+    def check_output(self, path: Path | None) -> None:
+        """Refuse a place that cannot be written before hours are spent on what goes there.
+
+        Raises: DataError.
+        """
+        if path is not None:
+            from hwnas_sdk.core.files import check_writable
+
+            check_writable(path)
 
     def keep_open(self, resource: AbstractContextManager[T]) -> T:
         """Enter a context manager and leave it when the command ends."""

@@ -142,20 +142,20 @@ def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         rows = [
             (
-                row.arch,
+                shown_arch(row.arch, console),
                 row.error_pct,
                 row.predicted_ms,
                 row.measured_ms,
                 None if row.ci95_ms is None else f"±{row.ci95_ms:.2g}",
                 row.peak_memory_mib,
-                "front" if row.on_measured_front else "",
+                "yes" if row.on_measured_front else "",
                 _shown_flags(row.flags),
             )
             for row in sorted(verdict.candidates, key=lambda r: r.measured_ms or float("inf"))
         ]
         columns = (
             "network", "error % (predicted)", "predicted ms", "measured ms", "95 %",
-            "peak MiB", "", "flags",
+            "peak MiB", "front", "flags",
         )  # fmt: skip
         console.print(table(columns, rows, title=f"round {verdict.round}"))
         n = sum(row.measured_ms is not None for row in verdict.candidates)
@@ -166,6 +166,20 @@ def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
             f"{len(verdict.dominated_after_measuring)} fell off the front",
             markup=False,
         )
+
+
+NARROW = 140
+"""Columns below which networks are shown as #INDEX, which every command takes as well."""
+
+
+def shown_arch(arch: str, console: Console) -> str:
+    """A network's string, or its official index where the terminal is narrow."""
+    if console.width >= NARROW or not arch.startswith("|"):
+        return arch
+    from hwnas_sdk.spaces.nasbench201 import NasBench201
+
+    space = NasBench201()
+    return f"#{space.index(space.decode(arch))}"
 
 
 def _shown_flags(flags: Sequence[str]) -> str:

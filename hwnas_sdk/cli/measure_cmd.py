@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.lab import announce, make_settings, open_lab, settings_options, show_plan
+from hwnas_sdk.cli.lab import (
+    announce,
+    make_settings,
+    open_lab,
+    settings_options,
+    show_plan,
+    shown_arch,
+)
 from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, seed_option, verb
-from hwnas_sdk.core.errors import ConfigError, MeasurementError
+from hwnas_sdk.core.errors import ConfigError, ExportError, MeasurementError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,8 +82,16 @@ def measure(
     """
     chosen = make_settings(settings, threads, runtime=runtime, energy=energy, batch=batch)
     networks = _expand(targets, n, seed)
+    if batch != 1 and any(isinstance(network, Path) for network in networks):
+        raise ConfigError(
+            "--batch is for networks of a space; an .onnx file has its own batch size",
+            code="bad_batch",
+            hint="export the file with another batch, or fix a dynamic one with --fix-dim N=4",
+        )
     estimate_s = len(networks) * chosen.estimated_s()
     if dry_run:
+        if ":" not in device:
+            app.inventory().get(device)
         shown = [str(network) for network in targets]
         plan = {"device": device, "targets": shown, "n_networks": len(networks),
                 "settings": settings, "threads": threads, "folded": folded,
@@ -101,7 +116,8 @@ def measure(
         from hwnas_sdk.cli.render import table
 
         body = [
-            (arch, m.latency_ms, None if m.ci95_ms is None else f"±{m.ci95_ms:.2g}",
+            (shown_arch(arch, console), m.latency_ms,
+             None if m.ci95_ms is None else f"±{m.ci95_ms:.2g}",
              m.latency_p90_ms, m.peak_memory_mib, m.energy_mj, m.n_samples, m.status,
              " ".join(m.flags))
             for arch, m in rows
@@ -147,6 +163,12 @@ def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Pa
         if kind == "space" and colon:
             networks += get_space(name).sample(n, seed=seed)
         elif target.endswith(".onnx"):
+            if not Path(target).is_file():
+                raise ExportError(
+                    f"{target} does not exist",
+                    code="model_missing",
+                    hint="give a path to a .onnx file",
+                )
             networks.append(Path(target))
         elif Path(target).is_file():
             raise ConfigError(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.lab import announce, make_settings, open_lab, settings_options, show_plan
+from hwnas_sdk.cli.lab import (
+    announce,
+    make_settings,
+    open_lab,
+    settings_options,
+    show_plan,
+    shown_arch,
+)
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
 
 if TYPE_CHECKING:
@@ -61,6 +68,7 @@ def profile(
                 "threads": threads, "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
         return
+    app.check_output(output)
     lab = open_lab(app)
     session = lab.device(name)
     announce(app, n, estimate_s, session.spec.name)
@@ -88,7 +96,7 @@ def profile(
         from hwnas_sdk.cli.render import table
 
         rows = zip(
-            result.architectures,
+            (shown_arch(arch, console) for arch in result.architectures),
             result.latency_ms,
             (None if ci is None else f"±{ci:.2g}" for ci in result.ci95_ms),
             result.peak_memory_mib,

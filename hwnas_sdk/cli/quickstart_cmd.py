@@ -48,6 +48,7 @@ def quickstart(
     from hwnas_sdk.core.clock import SYSTEM_CLOCK
     from hwnas_sdk.workflows.quickstart import quickstart_plan, run_quickstart
 
+    app.check_output(output)
     started_s = SYSTEM_CLOCK.monotonic_s()
     lab = open_lab(app)
     session = lab.device(device)

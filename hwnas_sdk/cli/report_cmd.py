@@ -26,12 +26,10 @@ def report(app: App, *, run: str, output: Path) -> None:
 
     'last' is the newest finished run that has a page.
     """
-    from hwnas_sdk.workflows.report import REPORTED, write_run_report
+    from hwnas_sdk.workflows.report import resolve_run, write_run_report
 
     store = app.store(read_only=True)
-    if run == "last":
-        finished = [r for r in store.runs() if r.finished_at and r.kind in REPORTED]
-        run = finished[-1].id if finished else run
-    path = write_run_report(store, run, output)
-    answer = {"report": str(path), "run": store.get_run(run).id}
+    found = resolve_run(store, run)
+    path = write_run_report(store, found.id, output)
+    answer = {"report": str(path), "run": found.id}
     app.show(answer, lambda console: console.print(f"report: {path}", markup=False, soft_wrap=True))

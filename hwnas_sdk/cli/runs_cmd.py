@@ -57,8 +57,8 @@ def list_runs(app: App, *, kind: str | None, limit: int) -> None:
                     [
                         row["id"],
                         row["kind"],
-                        row["created_at"],
-                        row["finished_at"] or "not yet",
+                        str(row["created_at"])[:19],
+                        str(row["finished_at"] or "not yet")[:19],
                         row["n_measurements"],
                     ]
                     for row in rows

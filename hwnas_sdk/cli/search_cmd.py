@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.lab import make_search_plan, open_lab, search_options, show_plan
+from hwnas_sdk.cli.lab import (
+    make_search_plan,
+    open_lab,
+    search_options,
+    show_plan,
+    shown_arch,
+)
 from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, seed_option, verb
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ def search(
     from hwnas_sdk.core.files import write_text_atomic
     from hwnas_sdk.workflows.search import search_front
 
+    app.check_output(output)
     lab = open_lab(app)
     session = lab.device(device)
     front = search_front(
@@ -79,7 +86,8 @@ def search(
         from hwnas_sdk.cli.render import table
 
         rows = [
-            (row["arch"], row["error_pct"], row["latency_ms"], row["latency_sd_ms"],
+            (shown_arch(row["arch"], console), row["error_pct"], row["latency_ms"],
+             row["latency_sd_ms"],
              row["peak_memory_mib"])
             for row in front_rows(front)
         ]  # fmt: skip

@@ -161,4 +161,7 @@ def _replacing(store: MeasurementStore, path: Path) -> Iterator[IO[bytes]]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as exc:
-        raise os_error_of(exc, path) from exc
+        error = os_error_of(exc, path)
+        if error.code == "store_read_only":
+            error = DataError(error.message, code="not_writable", hint="name another file")
+        raise error from exc

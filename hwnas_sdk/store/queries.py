@@ -67,7 +67,7 @@ def find_run(connection: sqlite3.Connection, reference: str, *, kind: str | None
         raise DataError(
             f"there is {what}{of_kind} in the store",
             code="unknown_run",
-            hint="'hwnas store info' lists the runs",
+            hint="'hwnas runs list' lists them",
         )
     if reference != "last" and len(rows) > 1 and rows[0]["id"] != reference:
         raise DataError(

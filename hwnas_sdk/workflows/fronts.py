@@ -46,7 +46,11 @@ def front_from_mapping(data: Mapping[str, Any]) -> ParetoFront:
         values = {**data, "candidates": candidates, "objectives": tuple(data["objectives"])}
         return ParetoFront(**values)
     except (KeyError, TypeError, ValueError) as exc:
-        raise DataError(f"not a stored front: {exc}", code="bad_front") from None
+        raise DataError(
+            f"not a front of this version: {exc}",
+            code="bad_front",
+            hint="write it again with `hwnas search -o FRONT.json`",
+        ) from None
 
 
 def front_rows(front: ParetoFront) -> list[dict[str, Any]]:

@@ -179,7 +179,9 @@ class Lab:
             "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
             "items": [target.item for target in targets],
-            "targets": [target.arch for target in targets],
+            "targets": [_text(thing) for thing in what],
+            "folded": folded,
+            "fixed_dims": dict(fixed_dims or {}),
             "settings": settings.to_json(),
             "seed": seed,
         }
@@ -370,3 +372,10 @@ class Lab:
         if run.result is None:
             raise DataError(f"run {run.id} has no verdict", code="no_result")
         return verdict_from_mapping(run.result)
+
+
+def _text(thing: Architecture | Path | str) -> str:
+    """What a person would type for it."""
+    if isinstance(thing, Architecture):
+        return get_space(thing.space).encode(thing)
+    return str(thing)

@@ -38,7 +38,7 @@ def write_run_report(store: MeasurementStore, run_id: str, path: Path) -> Path:
 
     Raises: DataError for an unknown run, one that is not finished or has nothing to show.
     """
-    data = report_data(store, store.get_run(run_id))
+    data = report_data(store, resolve_run(store, run_id))
     write_text_atomic(path, render_report(data))
     return path.resolve()
 
@@ -131,7 +131,11 @@ def _command(run: Run, spec: DeviceSpec) -> str:
     elif run.kind == "verify":
         words += ["FRONT.json"]
     elif run.kind == "measure":
-        words += [shlex.quote(target) for target in plan["targets"]]
+        words += [shlex.quote(target) for target in plan.get("targets", ["TARGET..."])]
+        words += ["--folded"] if plan.get("folded") else []
+        words += [f"--fix-dim {name}={n}" for name, n in plan.get("fixed_dims", {}).items()]
+        words += [f"--batch {settings['batch']}"] if settings.get("batch", 1) != 1 else []
+        words += ["--energy"] if settings.get("energy") else []
     if run.kind != "profile":
         words += ["--device", shlex.quote(device)]
     if run.kind == "quickstart":
@@ -236,17 +240,31 @@ def _notes(measurements: Sequence[Measurement], result: Mapping[str, Any]) -> tu
 # --- two runs side by side ------------------------------------------------------------------------
 
 
+def resolve_run(store: MeasurementStore, reference: str) -> Run:
+    """Run of an id or a unique start of one; ``last`` is the newest finished one with a page.
+
+    Raises: DataError for an unknown run.
+    """
+    if reference == "last":
+        finished = [r for r in store.runs() if r.finished_at and r.kind in REPORTED]
+        if finished:
+            return finished[-1]
+    return store.get_run(reference)
+
+
 def compare_runs(store: MeasurementStore, first_id: str, second_id: str) -> list[ComparisonPair]:
     """Networks that both runs measured, the first run's order.
 
     Folded and unfolded networks are different networks. Invalid measurements are shown as missing.
     Raises: DataError when a run is unknown or they have no network in common.
     """
-    first, second = (_by_network(store, run_id) for run_id in (first_id, second_id))
+    runs = [resolve_run(store, reference) for reference in (first_id, second_id)]
+    first, second = (_by_network(store, run) for run in runs)
     common = [key for key in first if key in second]
     if not common:
         raise DataError(
-            f"runs {first_id} and {second_id} have no network in common",
+            f"runs {runs[0].id} ({runs[0].kind}) and {runs[1].id} ({runs[1].kind}) have no network "
+            "in common",
             code="nothing_to_compare",
             hint="measure the same networks in both (same --seed, both --folded or --unfolded)",
         )
@@ -267,9 +285,8 @@ def compare_runs(store: MeasurementStore, first_id: str, second_id: str) -> list
     return pairs
 
 
-def _by_network(store: MeasurementStore, run_id: str) -> dict[str, Measurement]:
+def _by_network(store: MeasurementStore, run: Run) -> dict[str, Measurement]:
     """Best record of each network of a run, keyed by architecture and folding."""
-    run = store.get_run(run_id)
     best: dict[str, Measurement] = {}
     for m in store.measurements(run_id=run.id):
         kind = m.item.rpartition("/")[2]
@@ -295,7 +312,7 @@ def comparison_side(store: MeasurementStore, run_id: str, label: str) -> Compari
 
     Raises: DataError for an unknown run or one without measurements.
     """
-    run = store.get_run(run_id)
+    run = resolve_run(store, run_id)
     measurements = store.measurements(run_id=run.id)
     if not measurements:
         raise DataError(f"run {run.id} has no measurements", code="empty_run")

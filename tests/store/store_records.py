@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.settings import PRESETS
 from hwnas_sdk.core.types import Artifact, DeviceSpec, Measurement
 from hwnas_sdk.store.sqlite import MeasurementStore
@@ -100,3 +102,8 @@ def record(run_id: str, item: str, **changes: Any) -> Measurement:
         "item": item,
     }
     return Measurement(**{**values, **changes})
+
+
+def fails(code: str) -> pytest.RaisesExc:
+    """Raises our error with this code, and a message of one line."""
+    return pytest.RaisesExc(DataError, check=lambda exc: exc.code == code and "\n" not in str(exc))

@@ -1,32 +1,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from store_records import (
     DEVICE,
     blocks_ns,
-    fresh,
+    fails,
     record,
     registered,
 )
 
-from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.store.sqlite import MeasurementStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MeasurementStore]:
-    with fresh(tmp_path / "store.sqlite") as opened:
-        yield opened
-
-
-def fails(code: str) -> pytest.RaisesExc:
-    """Raises our error with this code, and a message of one line."""
-    return pytest.RaisesExc(DataError, check=lambda exc: exc.code == code and "\n" not in str(exc))
-
 
 # --- runs and jobs --------------------------------------------------------------------------------
 

@@ -19,28 +19,16 @@ from store_records import (
     SHA,
     artifact,
     blocks_ns,
+    fails,
     fresh,
     record,
     registered,
 )
 
-from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
 from hwnas_sdk.core.settings import PRESETS, MeasureSettings
 from hwnas_sdk.core.types import Measurement
 from hwnas_sdk.store.sqlite import MeasurementStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[MeasurementStore]:
-    with fresh(tmp_path / "store.sqlite") as opened:
-        yield opened
-
-
-def fails(code: str) -> pytest.RaisesExc:
-    """Raises our error with this code, and a message of one line."""
-    return pytest.RaisesExc(DataError, check=lambda exc: exc.code == code and "\n" not in str(exc))
-
 
 # --- round trip -----------------------------------------------------------------------------------
 

@@ -3,14 +3,12 @@
 HwnasError
  +- ConfigError          wrong option, file or inventory              exit 3
  +- SpaceError           wrong architecture string or genotype        exit 3
- +- ExportError          a graph or model that cannot be deployed  exit 3
+ +- ExportError          a graph or model that cannot be deployed     exit 3
  +- DeviceError          a board that cannot be reached or used       exit 4
  +- MeasurementError     a measurement that cannot be trusted         exit 5
  +- DataError            store, table or data set                     exit 6
  +- ModelError           predictor weights and cards                  exit 6
  +- MissingExtraError    an optional package is not installed         exit 3
-
- +- ExportError          a model that cannot be deployed               exit 3
 """
 
 from __future__ import annotations
@@ -22,9 +20,10 @@ class HwnasError(Exception):
     """Base of every error this package raises on purpose.
 
     Args:
-        message: one line: what happened, to which device or architecture.
+        message: one line: what happened, to which device or architecture. Foreign text in it
+            (a name from a damaged file, a board's output) may hold line breaks: they become spaces.
         code: machine-readable reason, snake_case.
-        hint: one line: what the reader can do next.
+        hint: one line, likewise: what the reader can do next.
         retryable: whether the same call may succeed without a change.
     """
 
@@ -35,10 +34,10 @@ class HwnasError(Exception):
         self, message: str, *, code: str | None = None, hint: str = "", retryable: bool = False
     ) -> None:
         """Keep the message and its machine-readable parts."""
-        super().__init__(message)
-        self.message = message
+        self.message = " ".join(message.splitlines())
+        super().__init__(self.message)
         self.code = code or self.default_code
-        self.hint = hint
+        self.hint = " ".join(hint.splitlines())
         self.retryable = retryable
 
     def __str__(self) -> str:

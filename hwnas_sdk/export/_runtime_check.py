@@ -58,7 +58,9 @@ def _load_failure(data: bytes) -> str | None:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as exc:  # noqa: BLE001 - the runtime's exceptions share no narrower base
         return " ".join(str(exc).split())[:300]
     return None

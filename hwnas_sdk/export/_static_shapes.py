@@ -167,4 +167,7 @@ def _kind(value: onnx.ValueInfoProto) -> str:
     if kind != "tensor_type":
         return f"a {(kind or 'value of no type').removesuffix('_type')}"
     element = value.type.tensor_type.elem_type
-    return f"a tensor of {onnx.TensorProto.DataType.Name(element).lower()}"
+    # A damaged file, or one from a newer ONNX, can hold a number that has no name here.
+    named = onnx.TensorProto.DataType.values()
+    name = onnx.TensorProto.DataType.Name(element).lower() if element in named else str(element)
+    return f"a tensor of {'element type ' * name.isdigit()}{name}"

@@ -39,7 +39,9 @@ def _expected(path: str, sha256: str, input_seed: int) -> tuple[float, ...] | No
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # errors come back as exceptions
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
         generator = np.random.RandomState(input_seed)  # its stream is frozen
         feeds = {}
         for node in session.get_inputs():

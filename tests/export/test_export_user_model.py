@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -226,6 +226,7 @@ def test_truncated_files(tmp_path: Path, cache: ArtifactCache, cut: float) -> No
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example(position=58, bit=5)  # an element type without a name
 @given(position=st.integers(0, 120), bit=st.integers(0, 7))
 def test_flipped_bits_never_escape_as_something_else(
     tmp_path: Path, cache: ArtifactCache, position: int, bit: int

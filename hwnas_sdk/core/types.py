@@ -37,13 +37,14 @@ class Artifact:
 
     Attributes:
         sha256: of the file's bytes.
-        format: "onnx" (later "tvm").
+        format: "onnx", or "tvm" (a shared library compiled for `target`).
         arch_id: `Architecture.id`, or ``file:<sha12>`` for a user's own model.
         folded: whether it is the canonical live graph (True) or executes every operator (False).
         producer: what wrote it (exporter, opset, weights).
         size_bytes: length of the file.
         path: where the file lies on this host.
         input_shapes: name -> full static shape of each input.
+        target: what it was compiled for (canonical JSON); empty for files that run anywhere.
     """
 
     sha256: str
@@ -54,6 +55,7 @@ class Artifact:
     size_bytes: int
     path: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -37,7 +38,14 @@ class Channel(ABC):
 
 
 class Transport(ABC):
-    """Access to one board's work folder and agent."""
+    """Access to one board's work folder and agent.
+
+    Attributes:
+        is_remote: whether the link can be lost while the board goes on. Such a board is told to
+            expect a sign of life from the host, and a lost link is connected again.
+    """
+
+    is_remote: bool = False
 
     @abstractmethod
     def start(self) -> Channel:
@@ -45,6 +53,16 @@ class Transport(ABC):
 
         Raises: DeviceError when it cannot be started.
         """
+
+    def push_all(self, files: Sequence[tuple[Path, str]]) -> None:  # noqa: B027 - optional
+        """Push many (source, sha256) in one go, where that is cheaper than one by one.
+
+        A file that cannot be pushed is left out: `push` then says why.
+        Raises: DeviceError when the link or the board fails.
+        """
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """End the connection, if there is one. Safe to call twice; `start` connects anew."""
 
     @abstractmethod
     def push(self, source: Path, sha256: str) -> str:

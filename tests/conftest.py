@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,5 +35,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test gets its own data folder."""
+    """Each test gets its own data folder, and is alone on this board."""
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("HWNAS_LEASE_DIR", str(tmp_path_factory.mktemp("lease")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Agents of longer-lived fixtures never wait for a measurement of the user, nor disturb one."""
+    before = os.environ.get("HWNAS_LEASE_DIR")
+    os.environ["HWNAS_LEASE_DIR"] = str(tmp_path_factory.mktemp("board-lease"))
+    yield
+    if before is None:
+        del os.environ["HWNAS_LEASE_DIR"]
+    else:
+        os.environ["HWNAS_LEASE_DIR"] = before

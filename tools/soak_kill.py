@@ -6,12 +6,9 @@ Each kill hits the host process; with ``--agent-share`` some also hit the agent 
 a power cut of the board would. The same command is then given again at once. When a loop finishes,
 the next one (another seed) starts, until enough kills were made; the last loop runs to its end.
 
-Two witnesses that the host cannot talk to are compared at the end: the store, and the agent's
-journals (hard-linked aside while the loop runs, because the host deletes them when it has stored
-their results). A network counts as lost when a journal says it was finished and no record of it is
-in the store, or when a record once seen in the store is missing or changed later. It counts as
-repeated when the board finished it more often than the store has attempts of it, or when the store
-has two valid records of one item.
+Two witnesses are compared at the end, run by run: the store, and the agent's journals
+(soak_witness.py says what counts as lost and as repeated). tools/soak.py does the same on remote
+boards, with many kinds of faults.
 """
 
 from __future__ import annotations
@@ -22,30 +19,13 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from pathlib import Path
 
-
-class JournalKeeper(threading.Thread):
-    """Hard-links every journal the agent opens, so that its content outlives its deletion."""
-
-    def __init__(self, journals: Path, kept: Path) -> None:
-        super().__init__(daemon=True)
-        self.journals, self.kept = journals, kept
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        """Poll; a journal lives for seconds, a poll takes milliseconds."""
-        while not self.stop.wait(0.01):
-            for path in self.journals.glob("*.jsonl"):
-                with contextlib.suppress(FileExistsError, FileNotFoundError):
-                    os.link(path, self.kept / path.name)
+from soak_witness import JournalKeeper, StoreWitness, judge, parsed
 
 
 def board_processes(work: Path) -> list[int]:
@@ -58,32 +38,6 @@ def board_processes(work: Path) -> list[int]:
                 if str(work) in cmdline and "hwnas-agent" in cmdline:
                     pids.append(int(entry.name))
     return pids
-
-
-def rows(db: Path) -> dict[tuple[str, str, int], tuple[str, object, int]]:
-    """(run, item, attempt) -> (status, latency, samples) of every stored measurement."""
-    if not db.exists():
-        return {}
-    with contextlib.closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True, timeout=30)) as base:
-        try:
-            found = base.execute(
-                "SELECT run_id, item, attempt, status, latency_ms, n_samples FROM measurement"
-            ).fetchall()
-        except sqlite3.OperationalError:  # killed before the first migration
-            return {}
-    return {(run, item, attempt): (status, ms, n) for run, item, attempt, status, ms, n in found}
-
-
-def finished_on_board(kept: Path) -> Counter[str]:
-    """How often the board finished each item, by the journals (item names hold their round)."""
-    finished: Counter[str] = Counter()
-    for path in kept.glob("*.jsonl"):
-        for line in path.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if event.get("event") in ("finished", "failed"):
-                    finished[event["item"]] += 1
-    return finished
 
 
 def main() -> int:
@@ -112,31 +66,29 @@ def main() -> int:
 
 def passed(report: dict[str, object], kills: int) -> bool:
     """Whether nothing was lost or repeated, and enough happened to say so."""
-    clean = not (report["lost"] or report["repeated"] or report["store_problems"])
+    keys = ("lost", "repeated", "overlaps", "store_problems")
+    clean = not any(report[key] for key in keys)
     tested = report["kills"] == kills and report["loops_completed"] and not report["errors"]
     # A journal can be missed only when a kill hit between its first byte and the next poll.
-    witnessed = int(str(report["finished_on_board"])) >= int(str(report["measurements"])) - kills
+    witnessed = int(str(report["unwitnessed_jobs"])) <= kills
     return bool(clean and tested and witnessed)
 
 
 def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:
     """Kill, restart, count."""
     rng = random.Random(options.seed)
-    db, work, kept = home / "store.sqlite", home / "boards" / "local", home / "kept"
-    kept.mkdir(exist_ok=True)
-    keeper = JournalKeeper(work / "journal", kept)
+    work, store = home / "boards" / "local", StoreWitness(home / "store.sqlite")
+    keeper = JournalKeeper(lambda: [work / "journal"], lambda: "")
     keeper.start()
-    env = {**os.environ, "HWNAS_HOME": str(home)}
+    env = {**os.environ, "HWNAS_HOME": str(home), "HWNAS_LEASE_DIR": str(home / "lease")}
     hwnas = [sys.executable, "-m", "hwnas_sdk.cli.main"]
-    kills = agent_kills = loops = completed = 0
-    seen: dict[tuple[str, str, int], tuple[str, object, int]] = {}
-    lost: list[str] = []
+    kills = agent_kills = completed = 0
     errors: list[str] = []
     started = time.monotonic()
     while True:
         command = [
             *hwnas, "loop", "--device", "local", "--rounds", str(options.rounds), "--candidates",
-            str(options.candidates), "--seed", str(options.seed + loops), "--json", "-q",
+            str(options.candidates), "--seed", str(options.seed + completed), "--json", "-q",
         ]  # fmt: skip
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -153,11 +105,8 @@ def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:
                         os.kill(pid, signal.SIGKILL)
                 agent_kills += 1
         _, stderr = process.communicate()
-        now = rows(db)
-        lost += [f"store: {key}" for key, value in seen.items() if now.get(key) != value]
-        seen = now
+        store.look()
         if process.returncode == 0:
-            loops += 1
             completed += 1
             if last:
                 break
@@ -165,9 +114,20 @@ def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:
             errors.append(f"exit {process.returncode}: {stderr.strip()[-300:]}")
             if len(errors) > 20:
                 break
-    keeper.stop.set()
-    keeper.join()
-    return judge(options, home, seen, kept, lost) | {
+    keeper.close()
+    found = judge([store], keeper.journals())
+    return {
+        "seed": options.seed,
+        "measurements": found.measurements,
+        "valid": found.valid,
+        "finished_on_board": found.finished_on_board,
+        "unwitnessed_jobs": found.unwitnessed,
+        "lost": len(found.lost),
+        "repeated": len(found.repeated),
+        "overlaps": len(found.overlaps),
+        "lost_items": found.lost[:10],
+        "repeated_items": found.repeated[:10],
+        "store_problems": store_problems(home),
         "kills": kills,
         "kills_that_hit_the_agent_too": agent_kills,
         "loops_completed": completed,
@@ -176,37 +136,14 @@ def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:
     }
 
 
-def judge(
-    options: argparse.Namespace,
-    home: Path,
-    stored: dict[tuple[str, str, int], tuple[str, object, int]],
-    kept: Path,
-    lost: list[str],
-) -> dict[str, object]:
-    """Compare the two witnesses."""
-    in_store = Counter(item for _, item, _ in stored)
-    valid = Counter(
-        (run, item) for (run, item, _), (status, _, _) in stored.items() if status == "valid"
-    )
-    on_board = finished_on_board(kept)
-    lost += [f"board: {item}" for item, n in on_board.items() if in_store[item] < n]
-    repeated = [f"store: {item}" for (_, item), n in valid.items() if n > 1]
-    repeated += [f"board: {item}" for item, n in on_board.items() if n > in_store[item]]
+def store_problems(home: Path) -> list[str]:
+    """What `hwnas store check` finds."""
     check = subprocess.run(
         [sys.executable, "-m", "hwnas_sdk.cli.main", "store", "check", "--json"],
         env={**os.environ, "HWNAS_HOME": str(home)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return {
-        "seed": options.seed,
-        "measurements": len(stored),
-        "valid": sum(valid.values()),
-        "finished_on_board": sum(on_board.values()),
-        "lost": len(lost),
-        "repeated": len(repeated),
-        "lost_items": lost[:10],
-        "repeated_items": repeated[:10],
-        "store_problems": json.loads(check.stdout)["problems"] if check.stdout else [check.stderr],
-    }
+    answer = parsed(check.stdout)
+    return list(answer["problems"]) if answer else [check.stderr]
 
 
 if __name__ == "__main__":

@@ -31,11 +31,19 @@ class Bench:
         self.sentinels = {}  # type: dict[Any, Any]
         self.peaks = {}  # type: dict[Any, dict[str, Any]]
 
-    def settle(self, options: dict[str, Any], threads: int) -> dict[str, Any]:
-        """Take cores and priority as the job's `options` say; returns what is in force."""
+    def settle(
+        self, options: dict[str, Any], threads: int, keep: list[int] | None
+    ) -> dict[str, Any]:
+        """Take cores and priority as the job's `options` say; returns what is in force.
+
+        `keep` are the cores of a worker that crashed in this very job: its other blocks were
+        measured there.
+        """
         wanted = options["affinity"]
         cores = None
-        if wanted == "auto":
+        if wanted == "auto" and keep is not None:
+            cores = keep
+        elif wanted == "auto":
             cores = self.cores
             if self.contended or cores is None or len(cores) != threads:
                 quiet.pin(None, self.everywhere)
@@ -49,7 +57,7 @@ class Bench:
             self.zygote.settle(others or self.everywhere, nice)
         return {
             "runtime": self.runtime.NAME,
-            "ort_version": self.runtime_version,
+            "runtime_version": self.runtime_version,
             "threads": threads,
             "inter_threads": 1,
             "execution": "sequential",

@@ -9,10 +9,12 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 from typing import Any
 
 TICK_NS = 1_000_000_000 // (os.sysconf("SC_CLK_TCK") or 100)
 _CPU = "sys/devices/system/cpu"
+_PROGRAM_FOLDERS = ("usr/bin", "bin", "usr/sbin", "sbin", "system/bin", "opt/vc/bin")
 
 
 def read(root: str, path: str) -> str | None:
@@ -31,6 +33,35 @@ def read_int(root: str, path: str) -> int | None:
         return None if text is None else int(text)
     except ValueError:
         return None
+
+
+def tool(root: str, *command: str, timeout_s: float = 2.0) -> str | None:
+    """What a program prints on standard output, stripped; None when it is missing or fails.
+
+    With another `root` the program is the one below it (``usr/bin`` and the like), never ours.
+    """
+    folders = [] if root == "/" else [os.path.join(root, name) for name in _PROGRAM_FOLDERS]
+    path = shutil.which(command[0], path=os.pathsep.join(folders) if folders else _program_path())
+    if path is None:
+        return None
+    try:
+        done = subprocess.run(
+            [path, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
+
+
+def _program_path() -> str:
+    """PATH, with the folders a shell without login files leaves out."""
+    ours = os.environ.get("PATH", "")
+    return os.pathsep.join([ours, *("/" + name for name in _PROGRAM_FOLDERS)])
 
 
 def sha16(text: str) -> str:
@@ -88,22 +119,40 @@ def clock_khz(root: str, core: int) -> int | None:
     return read_int(root, "%s/cpu%d/cpufreq/scaling_cur_freq" % (_CPU, core))
 
 
+def _zones(root: str) -> tuple[list[str], list[str]]:
+    """Folders of the thermal zones that are the processor's, and of the others."""
+    named, others = [], []
+    for path in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*"))):
+        kind = (read("", os.path.join(path, "type")) or "").lower()
+        is_cpu = re.search(r"cpu|soc|pkg|x86|core|big|little", kind)
+        (named if is_cpu else others).append(path)
+    return named, others
+
+
 def temperature_files(root: str) -> list[str]:
     """Files that hold a temperature of the processor, in thousandths of a degree.
 
     Zones of radios, batteries and discs are not the processor's; where no zone says what it is,
     all are taken.
     """
-    named, others = [], []
-    for path in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*/temp"))):
-        kind = (read("", os.path.join(os.path.dirname(path), "type")) or "").lower()
-        is_cpu = re.search(r"cpu|soc|pkg|x86|core|big|little", kind)
-        (named if is_cpu else others).append(path)
+    named, others = ([path + "/temp" for path in zones] for zones in _zones(root))
     for path in sorted(glob.glob(os.path.join(root, "sys/class/hwmon/hwmon*/temp*_input"))):
         name = read("", os.path.join(os.path.dirname(path), "name")) or ""
         if name in ("coretemp", "k10temp", "zenpower", "cpu_thermal"):
             named.append(path)
     return named or others
+
+
+def temperature_limit_c(root: str) -> float | None:
+    """Where the kernel begins to slow the processor down: its lowest "passive" or "hot" trip."""
+    limits = []
+    for zone in _zones(root)[0]:
+        for path in glob.glob(zone + "/trip_point_*_type"):
+            value = read_int("", path[: -len("type")] + "temp")
+            # Some firmware fills unused trips with 0 or nonsense.
+            if read("", path) in ("passive", "hot") and value is not None and value > 30_000:
+                limits.append(value / 1000.0)
+    return min(limits, default=None)
 
 
 def temperature_c(files: list[str]) -> float | None:
@@ -193,6 +242,7 @@ def environment(root: str, work: str) -> dict[str, Any]:
         "freq_max_khz": max(known_tops) if known_tops else None,
         "boost": boost(root),
         "temperature_c": temperature_c(temperature_files(root)),
+        "temperature_limit_c": temperature_limit_c(root),
         "load1": float(load[0]) if load else None,
         "steal_s": None if stolen_ns is None else stolen_ns / 1e9,
         "pressure_cpu_pct": float(pressure.group(1)) if pressure else None,

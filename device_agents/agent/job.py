@@ -30,6 +30,16 @@ _SETTINGS = {
     "energy": False,
 }  # type: dict[str, Any]
 """What the agent reads of a MeasureSettings object; the defaults serve requests by hand."""
+_OPTIONS = {
+    "runtime": "ort",
+    "threads": 1,
+    "affinity": None,
+    "nice": None,
+    "providers": None,
+    "governor": None,
+    "max_start_temperature_c": None,
+    "start_wait_s": 120.0,
+}  # type: dict[str, Any]
 
 
 class Job:
@@ -40,6 +50,7 @@ class Job:
         request: the checked request.
         at: the item the worker is busy with, None when no item is to blame.
         open_items: names of items neither finished nor failed.
+        prepared: what was changed on the board for it, for "job_started".
         broken: (code, message) when the journal cannot be written any more.
         kill_at_s: when the worker is killed, on the monotonic clock.
     """
@@ -56,6 +67,18 @@ class Job:
         self.kill_at_s = self._deadline_ns / 1e9 + KILL_GRACE_S
         self.at = None  # type: str | None
         self.broken = None  # type: tuple[str, str] | None
+        self.prepared = {}  # type: dict[str, Any]
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime it asks for."""
+        return str(self.request["options"]["runtime"])
+
+    @property
+    def hashes(self) -> set[str]:
+        """SHA-256 of every file it needs."""
+        files = [*self.request["items"], self.request["sentinel"]]
+        return {entry["sha256"] for entry in files if entry is not None}
 
     @property
     def open_items(self) -> list[str]:
@@ -77,6 +100,7 @@ class Job:
             "sentinel": sentinel,
             "deadline_ns": self._deadline_ns,
             "resume": self._tally.resume(),
+            "prepared": self.prepared,
         }
 
     def event(self, fields: dict[str, Any]) -> None:
@@ -105,7 +129,12 @@ class Job:
         self.event({"event": "failed", "item": item, "code": code, "message": message})
 
     def end(
-        self, outcome: str, code: str | None, message: str, environment: dict[str, Any]
+        self,
+        outcome: str,
+        code: str | None,
+        message: str,
+        environment: dict[str, Any],
+        throttle: dict[str, Any] | None,
     ) -> None:
         """Fail what is open (given a `code`), write the last event, close the journal."""
         if code is not None:
@@ -118,6 +147,7 @@ class Job:
                 **self._tally.totals_ns,
                 "wall_ns": wall_ns,
                 "environment": environment,
+                "throttle": throttle,
                 "outcome": outcome,
             }
         )
@@ -127,26 +157,10 @@ class Job:
 
 def _checked(message: dict[str, Any]) -> dict[str, Any]:
     """The parts of a "measure" request, each of the right type. Raises: RequestError."""
-    options = field(message, "options", dict)
     settings = {**_SETTINGS, **field(message, "settings", dict)}
     for name, default in _SETTINGS.items():
         kinds = (int, float) if isinstance(default, float) else type(default)
         field({"type": "measure settings", name: settings[name]}, name, kinds)
-    runtime = options.get("runtime", "ort")
-    if runtime != "ort":
-        raise RequestError("bad_request", "options: runtime %r is not on this board" % runtime)
-    threads = options.get("threads", 1)
-    affinity, nice = options.get("affinity"), options.get("nice")
-    providers = options.get("providers")
-    cores_ok = isinstance(affinity, list) and all(isinstance(core, int) for core in affinity)
-    if not isinstance(threads, int) or threads < 1:
-        raise RequestError("bad_request", "options: threads must be a number from 1")
-    if not (affinity is None or affinity == "auto" or cores_ok):
-        raise RequestError("bad_request", "options: affinity is 'auto', a list of cores or null")
-    if not (nice is None or isinstance(nice, int)):
-        raise RequestError("bad_request", "options: nice is a number or null")
-    if not (providers is None or isinstance(providers, list)):
-        raise RequestError("bad_request", "options: providers is a list of names or null")
     items = [_item(entry, named=True) for entry in field(message, "items", list)]
     names = [item["item"] for item in items]
     if not items or len(set(names)) != len(names) or SENTINEL in names:
@@ -154,19 +168,48 @@ def _checked(message: dict[str, Any]) -> dict[str, Any]:
     sentinel = message.get("sentinel")
     seed, deadline_s = message.get("seed", 0), field(message, "deadline_s", (int, float))
     return {
-        "options": {
-            "runtime": runtime,
-            "threads": threads,
-            "affinity": affinity,
-            "nice": nice,
-            "providers": providers,
-        },
+        "options": _options(field(message, "options", dict)),
         "settings": settings,
         "items": items,
         "sentinel": None if sentinel is None else _item(sentinel, named=False),
         "seed": seed if isinstance(seed, int) else 0,
         "deadline_s": float(deadline_s),
     }
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """How to measure, with defaults. Raises: RequestError."""
+    options = {**_OPTIONS, **{name: given[name] for name in _OPTIONS if name in given}}
+    affinity = options["affinity"]
+    checks = {
+        "runtime": (_is(options["runtime"], str), "a name"),
+        "threads": (_is(options["threads"], int) and options["threads"] >= 1, "a number from 1"),
+        "affinity": (
+            affinity is None or affinity == "auto" or _is_list(affinity, int),
+            "'auto', a list of cores or null",
+        ),
+        "nice": (options["nice"] is None or _is(options["nice"], int), "a number or null"),
+        "providers": (
+            options["providers"] is None or _is_list(options["providers"], str),
+            "a list of names or null",
+        ),
+        "governor": (options["governor"] in (None, "performance"), "'performance' or null"),
+    }
+    for name in ("max_start_temperature_c", "start_wait_s"):
+        value = options[name]
+        checks[name] = (value is None or _is(value, (int, float)), "a number or null")
+    for name, (is_good, wanted) in checks.items():
+        if not is_good:
+            raise RequestError("bad_request", "options: %s is %s" % (name, wanted))
+    return options
+
+
+def _is(value: Any, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, kinds: Any) -> bool:
+    return isinstance(value, list) and all(_is(entry, kinds) for entry in value)
 
 
 def _item(entry: Any, *, named: bool) -> dict[str, Any]:
@@ -182,11 +225,30 @@ def _item(entry: Any, *, named: bool) -> dict[str, Any]:
         "path": path,
         "expected": entry.get("expected"),
         "input_seed": entry.get("input_seed", 0),
+        "inputs": entry.get("inputs"),
+        "tuned": entry.get("tuned"),
     }
     if named:
         item["item"] = field(whole, "item", str)
     expected, seed = item["expected"], item["input_seed"]
     numbers = isinstance(expected, list) and all(isinstance(v, (int, float)) for v in expected)
+    if not _are_inputs(item["inputs"]) or not isinstance(item["tuned"], (bool, type(None))):
+        raise RequestError("bad_request", "item %r: bad inputs or tuned" % path)
     if not (expected is None or numbers) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise RequestError("bad_request", "item %r: bad expected or input_seed" % path)
     return item
+
+
+def _are_inputs(inputs: Any) -> bool:
+    """Whether `inputs` is null or a list of [name, shape, dtype]."""
+    return inputs is None or (
+        isinstance(inputs, list)
+        and all(
+            isinstance(entry, list)
+            and len(entry) == 3
+            and isinstance(entry[0], str)
+            and _is_list(entry[1], int)
+            and isinstance(entry[2], str)
+            for entry in inputs
+        )
+    )

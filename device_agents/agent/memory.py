@@ -106,7 +106,7 @@ class Zygote:
             os.setpriority(os.PRIO_PROCESS, self.pid, nice)
 
     def request(self, **fields: Any) -> None:
-        """Start measuring: path, threads, providers, spinning, input_seed."""
+        """Start measuring; `fields` are the arguments of a session beside the file's bytes."""
         self._number += 1
         with suppress(OSError):  # `result` finds the pipe closed
             line = json.dumps({**fields, "number": self._number})
@@ -187,7 +187,7 @@ def _load_and_run(request: dict[str, Any], pages: list[int], runtime: Any) -> di
     try:
         _touch(pages)
         base_kib = status_kib("VmRSS")
-        with open(request.pop("path"), "rb") as stream:
+        with open(request["path"], "rb") as stream:
             data = stream.read()
         runtime.Session(data, **request).run()
         return {"peak": status_kib("VmHWM") * 1024, "base": base_kib * 1024}

@@ -72,6 +72,8 @@ class Worker:
             start_new_session=True,
         )
         self.ready = None  # type: dict[str, Any] | None
+        self.runtime = ""  # set by who starts it, as is the time by which it has to be ready
+        self.limit_s = 0.0
         self._on_message = on_message
         threading.Thread(target=self._read, name="worker", daemon=True).start()
 

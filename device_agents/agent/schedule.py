@@ -11,10 +11,10 @@ import traceback
 from typing import Any, Callable
 
 from device_agents import power
-from device_agents.agent import energy, facts, precision, timing
+from device_agents.agent import board, cooling, energy, facts, precision, timing
 from device_agents.agent.bench import Bench, Network, matches
 from device_agents.agent.protocol import SENTINEL
-from device_agents.x86 import board
+from device_agents.runtimes import common
 
 _CALM = 0.98
 """CPU time / wall time of the measuring thread when nobody disturbs it."""
@@ -54,7 +54,7 @@ class JobRun:
         self._work = work
         self._root = bench.root
         self._threads = int(self._options["threads"])
-        self._providers = bench.runtime.usable_providers(self._options.get("providers"))
+        self._providers = []  # type: list[str]
         # A pool that spins between operators is faster and burns energy doing nothing.
         self._spinning = not self._settings["energy"]
         self._temperatures = facts.temperature_files(self._root)
@@ -66,7 +66,7 @@ class JobRun:
     def run(self) -> None:
         """Run to the end. Raises: DeadlineError."""
         self._cores = self._settle()
-        readable = self._read_all()
+        readable = self._read_all() if self._has_providers() else []
         self._request_memory(readable[0] if readable else None)
         if readable:
             self._start_sentinel()
@@ -83,26 +83,52 @@ class JobRun:
 
     def _settle(self) -> list[int]:
         """Take cores and priority, say what they are; returns the cores blocks are watched on."""
-        effective = self._bench.settle(self._options, self._threads)
+        resume = self._job.get("resume") or {}
+        start = cooling.wait(self._options, self._temperatures, self._check)
+        effective = self._bench.settle(self._options, self._threads, resume.get("cores"))
         effective["spinning"] = self._spinning and self._threads > 1
-        effective["providers"] = self._providers
+        effective["providers"] = self._options["providers"]
+        effective["start_temperature"] = start
+        tuned = {item["tuned"] for item in self._job["items"]}
+        effective["tuned"] = tuned.pop() if len(tuned) == 1 else None
+        effective.update(self._job.get("prepared") or {})
+        try:
+            self._providers = self._bench.runtime.usable_providers(self._options["providers"])
+            effective["providers"] = self._providers
+        except common.ModelError:
+            pass  # `_has_providers` says which
         self._emit(
             {
                 "event": "job_started",
-                "environment": facts.environment(self._root, self._work),
+                "environment": board.environment(self._root, self._work),
                 "options": {"effective": effective},
             }
         )
         return effective["cores"] or self._bench.everywhere
 
+    def _has_providers(self) -> bool:
+        """Fail every item when the runtime lacks a provider that was asked for."""
+        if not self._providers:
+            for item in self._job["items"]:
+                self._guard(Network(item, {}), lambda _: self._ask_providers())
+        return bool(self._providers)
+
+    def _ask_providers(self) -> None:
+        self._bench.runtime.usable_providers(self._options["providers"])
+
     def _session(self, spec: dict[str, Any], data: bytes) -> Any:
-        return self._bench.runtime.Session(
-            data,
-            threads=self._threads,
-            providers=self._providers,
-            spinning=self._spinning,
-            input_seed=spec.get("input_seed", 0),
-        )
+        return self._bench.runtime.Session(data, **self._how(spec))
+
+    def _how(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a session beside the file's bytes."""
+        return {
+            "path": os.path.join(self._work, spec["path"]),
+            "threads": self._threads,
+            "providers": self._providers,
+            "spinning": self._spinning,
+            "input_seed": spec.get("input_seed", 0),
+            "inputs": spec.get("inputs"),
+        }
 
     def _key(self, spec: dict[str, Any]) -> Any:
         cores = tuple(self._bench.cores or ()) if self._threads > 1 else ()
@@ -141,19 +167,13 @@ class JobRun:
 
     def _read(self, network: Network) -> None:
         path = os.path.join(self._work, network.spec["path"])
-        network.data = self._bench.runtime.read_artifact(path, network.spec["sha256"])
+        network.data = common.read_artifact(path, network.spec["sha256"])
 
     def _request_memory(self, network: Network | None) -> None:
         bench = self._bench
         if network is None or bench.zygote is None or self._key(network.spec) in bench.peaks:
             return
-        bench.zygote.request(
-            path=os.path.join(self._work, network.spec["path"]),
-            threads=self._threads,
-            providers=self._providers,
-            spinning=self._spinning,
-            input_seed=network.spec.get("input_seed", 0),
-        )
+        bench.zygote.request(**self._how(network.spec))
 
     def _memory_of(self, network: Network) -> dict[str, Any]:
         bench, key = self._bench, self._key(network.spec)
@@ -189,6 +209,8 @@ class JobRun:
                 "output": output,
                 "output_finite": finite,
                 "output_matches": matches(output, network.spec.get("expected")),
+                "tuned": network.spec.get("tuned"),
+                **getattr(session, "facts", {}),
             }
         )
 

@@ -1,9 +1,8 @@
-"""The measuring process: imports the runtime once, then runs job after job."""
+"""The measuring process: imports one runtime once, then runs job after job."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import sys
@@ -11,13 +10,12 @@ import time
 import traceback
 from typing import Any
 
-from device_agents.agent import facts, memory, process, protocol, quiet, schedule
+from device_agents import runtimes
+from device_agents.agent import board, memory, process, protocol, quiet, schedule
 from device_agents.agent.bench import Bench
 
-RUNTIMES = ("ort",)
 
-
-def main(work: str, root: str, parent_pid: int) -> int:
+def main(work: str, root: str, parent_pid: int, runtime_name: str | None) -> int:
     """Serve the supervisor until it closes our input."""
     process.die_with_parent(parent_pid)
     # Our output is the supervisor's; prints of any library go to standard error.
@@ -29,7 +27,7 @@ def main(work: str, root: str, parent_pid: int) -> int:
         while view:
             view = view[os.write(out, view) :]
 
-    runtime = importlib.import_module("device_agents.runtimes." + RUNTIMES[0])
+    runtime = runtimes.load(runtime_name or runtimes.NAMES[0])
     description = runtime.describe()
     zygote = None
     if "error" not in description:
@@ -58,7 +56,7 @@ def _run_job(bench: Bench, job: dict[str, Any], send: Any, work: str) -> None:
         run.run()
     except schedule.DeadlineError:
         outcome = "deadline"
-    environment = facts.environment(bench.root, work)
+    environment = board.environment(bench.root, work)
     send({"end": outcome, "environment": environment, "t_ns": time.monotonic_ns()})
     quiet.set_nice(None)
     del run  # frees the sessions, after the answer

@@ -13,6 +13,8 @@ import os
 import re
 from typing import Any, Callable
 
+from device_agents import power
+
 _ZONE = re.compile(r"intel-rapl:\d+(:\d+)?$")
 
 
@@ -40,9 +42,9 @@ def _zones(root: str) -> list[tuple[str, str]]:
     return zones
 
 
-def describe(root: str) -> dict[str, Any]:
+def describe(root: str, _options: dict[str, str]) -> dict[str, Any]:
     """Return what can be read: reason None, "no_sensor" or "sensor_permission" (file and fix)."""
-    answer = {"source": None, "scope": None, "reason": "no_sensor", "detail": "", "hint": ""}
+    answer = power.answer()
     zones = _zones(root)
     if not any(name.startswith("package") for name, _ in zones):
         return answer
@@ -52,6 +54,7 @@ def describe(root: str) -> dict[str, Any]:
         path = os.path.join(folder, "energy_uj")
         try:
             int(_read(path))
+            int(_read(os.path.join(folder, "max_energy_range_uj")))
         except (OSError, ValueError) as exc:
             denied = isinstance(exc, OSError) and exc.errno in (errno.EACCES, errno.EPERM)
             if not denied:
@@ -64,12 +67,12 @@ def describe(root: str) -> dict[str, Any]:
                 "(for good: a udev rule or sysfs.conf entry for the same file)" % path
             )
             return answer
-    answer["reason"] = None
+    answer.update(reason=None, period_s=0.001)
     answer["detail"] = ", ".join(name for name, _ in zones) + "; all processes together"
     return answer
 
 
-def open_counter(root: str) -> Callable[[], int]:
+def open_counter(root: str, _options: dict[str, str]) -> Callable[[], int]:
     """Return a function that returns microjoules since now, over all zones.
 
     A zone's counter starts again at 0 after ``max_energy_range_uj``; read it at least once per

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +15,13 @@ from hwnas_sdk.core.errors import MeasurementError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hwnas_sdk.workflows.changes import RunFacts
+    from hwnas_sdk.workflows.compare import Comparison
+
 
 @click.command(short_help="Compare two runs, boards or OS versions.")
 @click.argument("first")
-@click.argument("second")
+@click.argument("second", required=False)
 @click.option(
     "--fail-above",
     type=click.FloatRange(min=0),
@@ -32,53 +36,87 @@ if TYPE_CHECKING:
 )
 @verb
 def compare(
-    app: App, *, first: str, second: str, fail_above: float | None, output: Path | None
+    app: App, *, first: str, second: str | None, fail_above: float | None, output: Path | None
 ) -> None:
-    """Compare the networks that runs FIRST and SECOND both measured.
+    """Compare the networks that FIRST and SECOND both measured, and say what else changed.
+
+    Each is a run or a device; a device stands for its newest profile. With one device alone, its
+    two newest profiles are compared: the board before and after an update of its system or runtime.
 
     A change counts as a regression when it is larger than both 95 % confidence intervals together.
     """
-    from hwnas_sdk.workflows.report import (
-        compare_runs,
-        resolve_run,
-        worst_regression_pct,
-        write_comparison,
-    )
+    from hwnas_sdk.workflows.compare import compare as compare_in
+    from hwnas_sdk.workflows.compare import write_comparison
 
     app.check_output(output)
-    store = app.store(read_only=True)
-    pairs = compare_runs(store, first, second)
-    worst = worst_regression_pct(pairs)
+    found = compare_in(app.store(read_only=True), first, second)
     if output is not None:
-        output = write_comparison(store, first, second, output)
-    answer = {
-        "first": resolve_run(store, first).id,
-        "second": resolve_run(store, second).id,
+        words = ["hwnas", "compare", found.first.run.id, found.second.run.id]
+        words += [] if fail_above is None else ["--fail-above", f"{fail_above:g}"]
+        output = write_comparison(found, output, limit_pct=fail_above, command=shlex.join(words))
+    app.show(_document(found, output), lambda console: _draw(console, found))
+    worst = found.worst_regression_pct
+    if fail_above is not None and (worst is None or worst > fail_above):
+        how = "no network was measured in both" if worst is None else f"{worst:.1f} % slower"
+        raise MeasurementError(
+            f"regression above {fail_above:g} %: {how}",
+            device_id=found.second.spec.name,
+            code="regression",
+            hint="see the table above; raise --fail-above if this is expected",
+        )
+
+
+def _document(found: Comparison, output: Path | None) -> dict[str, Any]:
+    return {
+        "first": found.first.run.id,
+        "second": found.second.run.id,
+        "first_device": found.first.spec.id,
+        "second_device": found.second.spec.id,
         "pairs": [
             {"arch": p.arch, "first_ms": p.a_ms, "second_ms": p.b_ms,
              "first_ci95_ms": p.a_ci95_ms, "second_ci95_ms": p.b_ci95_ms,
              "change_pct": p.change_pct, "clear": p.is_clear}
-            for p in pairs
+            for p in found.pairs
         ],
-        "worst_regression_pct": worst,
+        "worst_regression_pct": found.worst_regression_pct,
+        "median_change_pct": found.median_change_pct,
+        "changed": found.changed,
+        "not_recorded": found.not_recorded,
+        "warnings": found.warnings,
         "report": None if output is None else str(output),
     }  # fmt: skip
 
-    def draw(console: Console) -> None:
-        from hwnas_sdk.cli.render import table
 
-        rows = [
-            (p.arch, p.a_ms, p.b_ms, p.change_pct, "clear" if p.is_clear else "") for p in pairs
+def _draw(console: Console, found: Comparison) -> None:
+    from hwnas_sdk.cli.lab import shown_arch
+    from hwnas_sdk.cli.render import table
+
+    rows = [
+        (shown_arch(p.arch, console), p.a_ms, p.b_ms, p.change_pct, "clear" if p.is_clear else "")
+        for p in found.pairs
+    ]
+    title = f"{_called(found.first)} and {_called(found.second)}"
+    console.print(table(("network", "first ms", "second ms", "change %", ""), rows, title=title))
+    if found.changed:
+        rows_of = [
+            (row.what, row.before or "not recorded", row.after or "not recorded")
+            for row in found.changed
         ]
-        console.print(table(("network", "first ms", "second ms", "change %", ""), rows))
-        shown = "-" if worst is None else f"{worst:.1f} %"
-        console.print(f"worst regression: {shown}", markup=False)
+        title = "what changed between the runs"
+        console.print(table(("", "first", "second"), rows_of, title=title))
+    else:
+        console.print("nothing that was recorded changed between the runs", markup=False)
+    if found.not_recorded:
+        console.print(f"neither run recorded: {', '.join(found.not_recorded)}", markup=False)
+    for warning in found.warnings:
+        console.print(f"note: {warning}", markup=False)
+    worst, middle = found.worst_regression_pct, found.median_change_pct
+    shown = "-" if worst is None else f"{worst:.1f} %"
+    median = "" if middle is None else f"median change: {middle:+.1f} %, "
+    console.print(f"{median}worst regression: {shown}", markup=False)
 
-    app.show(answer, draw)
-    if fail_above is not None and (worst is None or worst > fail_above):
-        found = "no network was measured in both" if worst is None else f"{worst:.1f} % slower"
-        raise MeasurementError(
-            f"regression above {fail_above:g} %: {found}",
-            code="regression",
-            hint="see the table above; raise --fail-above if this is expected",
-        )
+
+def _called(facts: RunFacts) -> str:
+    """How a person knows a run."""
+    run = facts.run
+    return f"{facts.spec.name}, {run.kind} of {run.created_at[:16].replace('T', ' ')} ({run.id})"

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.devices_board_cmd import clean, setup, trust
+from hwnas_sdk.cli.devices_rows import (
+    COLUMNS,
+    device_row,
+    draw_device,
+    entry_of,
+    next_steps,
+    remember,
+)
 from hwnas_sdk.cli.options import verb
+from hwnas_sdk.core.errors import DeviceError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hwnas_sdk.core.types import DeviceSpec
-    from hwnas_sdk.devices.session import DeviceSession
 
-_COLUMNS = (
-    "family",
-    "soc",
-    "cores",
-    "memory_mib",
-    "machine",
-    "runtimes",
-    "power_source",
-    "power_reason",
-)
+# A board that answers with one of these is there; what is missing is the next step.
+_NOT_READY = {
+    "host_key_unknown": ("hwnas devices trust {name}", "hwnas devices setup {name}"),
+    "python_missing": ("hwnas devices setup {name}",),
+}
 
 
 @click.group(short_help="Add, list, probe and remove boards.")
@@ -33,8 +36,9 @@ def devices() -> None:
     """Add, list, probe and remove boards.
 
     A board has a NAME of your choice and a URI that says how to reach it: 'local:' is this
-    machine, 'replay://TABLE.parquet#COLUMN' answers from a table of published measurements. The
-    board 'local' is always there.
+    machine, 'ssh://[user@]host[:port]' a board behind SSH, 'adb://SERIAL' one on a cable,
+    'replay://TABLE.parquet#COLUMN' answers from a table of published measurements. The board
+    'local' is always there.
     """
 
 
@@ -46,7 +50,11 @@ def devices() -> None:
 )
 @verb
 def add(app: App, *, name: str, uri: str, no_probe: bool) -> None:
-    """Add the board NAME at URI, once it has answered. A board that does not is not added."""
+    """Add the board NAME at URI, once it has answered. A board that does not is not added.
+
+    One that answers but is not trusted yet, or has no runtime, is added; the answer says what to do
+    next.
+    """
     inventory = app.inventory()
     was_there = any(entry.name == name for entry in inventory.list())
     uri = inventory.add(name, uri).uri
@@ -58,13 +66,27 @@ def add(app: App, *, name: str, uri: str, no_probe: bool) -> None:
         return
     try:
         session = app.session(name)
+    except DeviceError as exc:
+        if exc.code not in _NOT_READY:
+            if not was_there:
+                inventory.remove(name)
+            raise
+        row = device_row(name, uri, None) | _not_ready(name, exc)
     except BaseException:
         if not was_there:
             inventory.remove(name)
         raise
-    _remember(app, session)
-    row = _row(name, uri, session.spec)
-    app.show(row, lambda console: _draw_device(console, row))
+    else:
+        remember(app, session)
+        row = device_row(name, uri, session.spec)
+        row |= {"ready": bool(session.spec.runtimes) or not session.needs_artifacts}
+        row["next"] = [] if not session.needs_artifacts else next_steps(name, session.spec)
+    app.show(row, lambda console: draw_device(console, row))
+
+
+def _not_ready(name: str, exc: DeviceError) -> dict[str, Any]:
+    steps = [step.format(name=name) for step in _NOT_READY[exc.code]]
+    return {"ready": False, "reason": exc.code, "message": exc.message, "next": steps}
 
 
 @devices.command("list", short_help="List the boards and what is known of them.")
@@ -74,12 +96,14 @@ def list_devices(app: App) -> None:
     known: dict[str, DeviceSpec] = {}
     if app.store_path.is_file():
         known = {spec.name: spec for spec in app.store(read_only=True).devices()}
-    rows = [_row(entry.name, entry.uri, known.get(entry.name)) for entry in app.inventory().list()]
+    rows = [
+        device_row(entry.name, entry.uri, known.get(entry.name)) for entry in app.inventory().list()
+    ]
 
     def draw(console: Console) -> None:
         from hwnas_sdk.cli.render import table
 
-        shown = ("name", "uri", *_COLUMNS[:-1])
+        shown = ("name", "uri", *COLUMNS[:-1])
         console.print(table(shown, [[row[key] for key in shown] for row in rows]))
 
     app.show({"devices": rows}, draw)
@@ -92,62 +116,37 @@ def probe(app: App, *, name: str) -> None:
     """Ask the board NAME (or a device URI) what it is, what it can run and how quiet it is."""
     session = app.session(name)
     found = session.probe()
-    _remember(app, session)
-    row = _row(name, session.spec.uri, session.spec)
+    remember(app, session)
+    row = device_row(name, session.spec.uri, session.spec)
     row |= {key: found.get(key) for key in ("environment", "power", "runtimes", "quiet")}
     row["runtimes"] = dict(session.spec.runtimes)
-    app.show(row, lambda console: _draw_device(console, row))
+    app.show(row, lambda console: draw_device(console, row))
 
 
 @devices.command(short_help="Forget a board.")
 @click.argument("name")
 @verb
 def remove(app: App, *, name: str) -> None:
-    """Forget the board NAME. Its measurements stay in the store."""
-    app.inventory().remove(name)
+    """Forget the board NAME and its host key. Its measurements stay in the store.
+
+    What lies on the board stays there: 'hwnas devices clean NAME --all' first removes that.
+    """
+    inventory = app.inventory()
+    _, uri = entry_of(app, name)
+    inventory.remove(name)
+    n_keys = 0
+    if uri.scheme == "ssh":
+        from hwnas_sdk.devices.known_hosts import forget, host_of
+        from hwnas_sdk.devices.uri import DeviceUri
+
+        others = [DeviceUri.parse(entry.uri) for entry in inventory.list()]
+        hosts = {host_of(other) for other in others if other.scheme == "ssh"}
+        n_keys = forget(host_of(uri)) if host_of(uri) not in hosts else 0
     app.show(
-        {"name": name, "removed": True},
+        {"name": name, "removed": True, "forgotten_keys": n_keys},
         lambda console: console.print(f"{name} removed", markup=False),
     )
 
 
-@devices.command(short_help="Delete pushed networks from a board.")
-@click.argument("name")
-@verb
-def clean(app: App, *, name: str) -> None:
-    """Delete the networks that were pushed to the board NAME; they are pushed again when needed.
-
-    Waits while the board is measuring. Journals of jobs that are not collected yet stay.
-    """
-    n_removed = app.session(name).clean(frozenset())
-    app.show(
-        {"name": name, "removed_files": n_removed},
-        lambda console: console.print(f"{name}: {n_removed} files removed", markup=False),
-    )
-
-
-def _remember(app: App, session: DeviceSession) -> None:
-    """Keep what the board said, for `devices list`."""
-    app.store().put_device(session.spec)
-
-
-def _row(name: str, uri: str, spec: DeviceSpec | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "uri": uri, "id": spec.id if spec else None}
-    row |= {key: getattr(spec, key, None) for key in _COLUMNS}
-    row["memory_mib"] = row["memory_mib"] or None  # a table has none
-    row["quiet"] = spec.details.get("quiet") if spec else None
-    return row
-
-
-def _draw_device(console: Console, row: Mapping[str, Any]) -> None:
-    from hwnas_sdk.cli.render import facts
-
-    shown = dict(row)
-    power = shown.pop("power", None) or {}
-    reason = shown.pop("power_reason", None)
-    if shown["power_source"] is None:
-        texts = [reason, power.get("detail"), power.get("hint")]
-        shown["power_source"] = "; ".join(["none", *(str(text) for text in texts if text)])
-    environment = shown.pop("environment", None) or {}
-    shown["environment"] = {key: value for key, value in environment.items() if value is not None}
-    console.print(facts({key: value for key, value in shown.items() if value not in (None, {})}))
+for _verb in (trust, setup, clean):
+    devices.add_command(_verb)

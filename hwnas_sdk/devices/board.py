@@ -13,6 +13,9 @@ _MACHINES: Final[Mapping[str, MachineKind]] = {
     "emulated": "emulated",
 }
 
+_NOT_FACTS: Final = ("hostname_hash", "fingerprint")
+"""Who a board is does not belong beside every number."""
+
 
 def spec_from_probe(
     probe: Mapping[str, Any], hello: Mapping[str, Any], *, name: str, uri: str
@@ -48,3 +51,19 @@ def spec_from_probe(
             "python": hello.get("python"),
         },
     )
+
+
+def board_facts(spec: DeviceSpec) -> dict[str, Any]:
+    """What a board runs, for each record: an update changes it under the same name.
+
+    The store has one row per device, always the newest description; what was true of an older
+    measurement must lie beside that measurement.
+    """
+    device = spec.details.get("device")
+    facts = dict(device) if isinstance(device, Mapping) else {}
+    for key in _NOT_FACTS:
+        facts.pop(key, None)
+    facts["runtimes"] = dict(spec.runtimes)
+    for key in ("agent_version", "agent_sha", "python"):
+        facts[key] = spec.details.get(key)
+    return facts

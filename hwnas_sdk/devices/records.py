@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwnas_sdk.core import stats
 from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
 from hwnas_sdk.core.types import DeviceSpec, Measurement, Origin
+from hwnas_sdk.devices.board import board_facts
 from hwnas_sdk.devices.jobs import Block, ItemResult, JobItem, JobResult, MeasureJob
 
 CPU_WALL_MIN: Final = 0.90
@@ -139,7 +140,7 @@ def _measurement(
         peak_memory_mib=got.peak_memory_mib,
         n_samples=int(samples_ms.size),
         flags=flags,
-        environment=context.result.environment,
+        environment={**context.result.environment, "board": board_facts(context.spec)},
         details=_details(context, got, medians_ms, samples_ms),
         measured_at=str(context.result.environment.get("measured_at", "")),
         run_id=run_id,

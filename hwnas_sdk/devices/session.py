@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.types import DeviceSpec, Origin
 from hwnas_sdk.devices.jobs import JobResult, MeasureJob
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What `DeviceSession.clean` took away."""
+
+    files: int
+    bytes: int
 
 
 class DeviceSession(ABC):
@@ -57,8 +66,11 @@ class DeviceSession(ABC):
         """Let the device delete what it keeps for `recover`; call once the results are stored."""
 
     @abstractmethod
-    def clean(self, keep: AbstractSet[str]) -> int:
-        """Remove files from the device whose SHA-256 is not in `keep`; returns how many went."""
+    def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
+        """Remove from the device what nobody needs: files whose SHA-256 is not in `keep`, leftovers.
+
+        With `journals`, also those of finished jobs nobody has fetched.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -21,6 +21,8 @@ class Timeouts:
         lease_other_s: waiting for somebody else's.
         lease_poll_s: between two attempts.
         close_s: for the agent to end by itself.
+        ping_s: between two signs of life to a remote board.
+        reconnect_s: for a board to come back after its link was lost.
     """
 
     start_s: float = 30.0
@@ -32,6 +34,8 @@ class Timeouts:
     lease_other_s: float = 10.0
     lease_poll_s: float = 0.1
     close_s: float = 3.0
+    ping_s: float = 5.0
+    reconnect_s: float = 120.0
 
 
 def job_deadline_s(settings: MeasureSettings, n_items: int) -> float:

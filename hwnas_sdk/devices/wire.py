@@ -1,16 +1,19 @@
 """Protocol v1 on the host's side: one JSON object per line, requests with deadlines, events.
 
-Every wait ends: with an answer, with the end of the stream (``agent_died``), at a deadline
-(``agent_hung``), or because what arrived is not the protocol (``agent_protocol``).
+Every wait ends: with an answer, with the end of the stream (``agent_died``, or ``link_lost`` when
+only the connection ended), at a deadline (``agent_hung``), or because what arrived is not the
+protocol (``agent_protocol``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -24,6 +27,10 @@ _LOG = logging.getLogger(__name__)
 PROTOCOL_VERSION = 1
 LINE_LIMIT_BYTES = 16 * 2**20
 """Longer than any block of samples; a line beyond it is not ours."""
+
+_PING = "ping-"
+_PING_PATIENCE_S = 60.0
+_SILENT_PINGS = 5
 
 Message = dict[str, Any]
 
@@ -54,9 +61,19 @@ class Wire:
     pipe while the host does something else. Once broken (any error but a refusal), it stays broken.
     """
 
-    def __init__(self, channel: Channel, *, device_id: str) -> None:
+    def __init__(self, channel: Channel, *, device_id: str, ping_s: float | None = None) -> None:
+        """Talk over `channel`.
+
+        Args:
+            channel: the agent's pipes.
+            device_id: for error messages.
+            ping_s: send a sign of life so often, from a thread; None sends none. It tells the
+                board that the host is there. When nothing at all is heard for five times as long,
+                the link is taken for lost: a cable that was pulled does not say so.
+        """
         self._channel = channel
         self._device_id = device_id
+        self._sending = threading.Lock()
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._events: deque[Message] = deque()
         self._next_id = 1
@@ -64,12 +81,21 @@ class Wire:
         self.broken: DeviceError | None = None
         self._reader = threading.Thread(target=self._read, name="hwnas-wire", daemon=True)
         self._reader.start()
+        self._heard_at_s = time.monotonic()
+        self._mute = False
+        self._over = threading.Event()
+        self._pinger: threading.Thread | None = None
+        if ping_s is not None:
+            self._pinger = threading.Thread(
+                target=self._ping, args=(ping_s,), name="hwnas-ping", daemon=True
+            )
+            self._pinger.start()
 
     def request(self, kind: str, *, timeout_s: float, **fields: Any) -> Message:
         """Send a request and return its reply; events that arrive meanwhile are kept.
 
-        Raises: AgentRefusedError when the agent says no; DeviceError "agent_died", "agent_hung" or
-        "agent_protocol" when it says nothing useful.
+        Raises: AgentRefusedError when the agent says no; DeviceError "agent_died", "link_lost",
+        "agent_hung" or "agent_protocol" when it says nothing useful.
         """
         self._refuse_when_broken()
         deadline = Deadline.after(timeout_s)
@@ -77,7 +103,7 @@ class Wire:
         self._next_id += 1
         line = json.dumps({"id": request_id, "type": kind, **fields}, allow_nan=False) + "\n"
         try:
-            self._channel.send(line.encode(), deadline=deadline)
+            self._send(line, deadline)
         except BrokenPipeError:
             # What it said last explains why it went: read on to the end of the stream.
             _LOG.debug("%s: pipe closed while sending %s", self._device_id, kind)
@@ -95,13 +121,16 @@ class Wire:
             raise
 
     def join(self, *, timeout_s: float) -> None:
-        """Wait for the reading thread to end; call after the channel was closed."""
+        """Wait for the threads to end; call after the channel was closed."""
+        self._over.set()
         self._reader.join(timeout_s)
+        if self._pinger is not None:
+            self._pinger.join(timeout_s)
 
     def next_event(self, *, timeout_s: float) -> Message | None:
         """Return the next event, or None when there was none in time.
 
-        Raises: DeviceError "agent_died" or "agent_protocol".
+        Raises: DeviceError "agent_died", "link_lost" or "agent_protocol".
         """
         self._refuse_when_broken()
         deadline = Deadline.after(timeout_s)
@@ -168,6 +197,12 @@ class Wire:
 
     def _receive(self, deadline: Deadline) -> Message | None:
         """Return the next message, or None at the deadline."""
+        message = self._receive_any(deadline)
+        while message is not None and str(message.get("re", "")).startswith(_PING):
+            message = self._receive_any(deadline)  # an answer nobody waits for
+        return message
+
+    def _receive_any(self, deadline: Deadline) -> Message | None:
         try:
             line = self._lines.get(timeout=max(deadline.remaining_s, 1e-3))
         except queue.Empty:
@@ -191,16 +226,50 @@ class Wire:
             except OSError as exc:
                 _LOG.debug("%s: reading failed: %s", self._device_id, exc)
                 line = b""
+            self._heard_at_s = time.monotonic()
             self._lines.put(line)
             if not line.endswith(b"\n"):
                 return
+
+    def _ping(self, ping_s: float) -> None:
+        number = 0
+        while not self._over.wait(ping_s) and self.broken is None:
+            if time.monotonic() - self._heard_at_s > _SILENT_PINGS * ping_s:
+                self._mute = True
+                self._lines.put(b"")
+                return
+            number += 1
+            line = json.dumps({"id": f"{_PING}{number}", "type": "ping"}) + "\n"
+            try:
+                self._send(line, Deadline.after(_PING_PATIENCE_S))
+            except BrokenPipeError as exc:  # whoever reads learns what became of the agent
+                _LOG.debug("%s: no more pings: %s", self._device_id, exc)
+                return
+            except TimeoutError:
+                # Half of a line may be on its way: nothing that follows could be understood.
+                with contextlib.suppress(DeviceError):
+                    self._fail("agent_hung", "does not read its input (ping)", retryable=True)
+                return
+
+    def _send(self, line: str, deadline: Deadline) -> None:
+        """Write a line, whole; the pings come from another thread."""
+        if not self._sending.acquire(timeout=deadline.remaining_s):
+            raise TimeoutError("the agent does not read its input")
+        try:
+            self._channel.send(line.encode(), deadline=deadline)
+        finally:
+            self._sending.release()
 
     def _refuse_when_broken(self) -> None:
         if self.broken is not None:
             raise self.broken
 
     def _died(self, *, in_message: bool) -> NoReturn:
+        if self._mute:
+            self._fail("link_lost", "has not been heard for too long", retryable=True)
         status = self._channel.exit_status(wait_s=1.0)
+        if status is None and self._channel.link_lost:
+            self._fail("link_lost", "cannot be heard any more: the link was lost", retryable=True)
         how = "closed its output" if status is None else _describe_exit(status)
         where = " in the middle of a message" if in_message else ""
         self._fail("agent_died", f"{how}{where}", retryable=True)
@@ -212,6 +281,7 @@ class Wire:
             "agent_died": "what it finished is kept on the board; the same command continues",
             "agent_hung": "is the board overloaded? the same command continues",
             "agent_protocol": "another program on the board, or another agent version",
+            "link_lost": "the board goes on with its job; the same command continues",
         }
         if tail:
             _LOG.debug("%s: standard error of the agent:\n%s", self._device_id, tail)

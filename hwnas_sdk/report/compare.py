@@ -26,7 +26,7 @@ from hwnas_sdk.report._text import (
     signed_pct,
 )
 from hwnas_sdk.report.cell import cell_svg
-from hwnas_sdk.report.data import ComparisonPair, ComparisonSide
+from hwnas_sdk.report.data import Change, ComparisonPair, ComparisonSide
 
 _FLAGS = ("a_flags", "b_flags")
 
@@ -59,6 +59,8 @@ def render_comparison(
     limit_pct: float | None = None,
     spearman: float | None = None,
     command: str = "",
+    changed: Sequence[Change] = (),
+    not_recorded: Sequence[str] = (),
     flags_explained: Mapping[str, str] | None = None,
 ) -> str:
     """The page that compares run `b` with run `a`; equal data gives equal bytes.
@@ -72,6 +74,8 @@ def render_comparison(
             is a regression.
         spearman: rank correlation of the two latencies, if known.
         command: what to type to get this page again.
+        changed: what differs between the runs besides the latencies.
+        not_recorded: facts that would matter and that neither run knows.
         flags_explained: flag -> meaning, in addition to `core.flags`.
     """
     explained = flags_explained or {}
@@ -98,6 +102,8 @@ def render_comparison(
         plot=_plot(a, ordered, limit_pct),
         flags=flag_views(used, explained),
         sides=_sides(a, b),
+        changed=changed,
+        not_recorded=not_recorded,
         differences=_differences(a, b),
         command=command,
     )

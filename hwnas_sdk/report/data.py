@@ -182,3 +182,12 @@ class ComparisonPair:
         if self.a_ms is None or self.b_ms is None:
             return False
         return abs(self.b_ms - self.a_ms) > (self.a_ci95_ms or 0.0) + (self.b_ci95_ms or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is not the same in two runs; None is "not recorded"."""
+
+    what: str
+    before: str | None
+    after: str | None

@@ -14,8 +14,6 @@ from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.files import write_text_atomic
 from hwnas_sdk.core.types import DeviceSpec, Measurement, Verdict
 from hwnas_sdk.report.data import (
-    ComparisonPair,
-    ComparisonSide,
     DriftPoint,
     HypervolumePoint,
     MeasuredModel,
@@ -24,7 +22,7 @@ from hwnas_sdk.report.data import (
     ReportKind,
     RoundData,
 )
-from hwnas_sdk.report.html import render_comparison, render_report
+from hwnas_sdk.report.html import render_report
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.fronts import verdict_from_mapping
 from hwnas_sdk.workflows.loop import PROFILE_PREFIX, union_hypervolume
@@ -63,7 +61,7 @@ def report_data(store: MeasurementStore, run: Run) -> ReportData:
         )
     result: Mapping[str, Any] = run.result or {}
     verdicts = _verdicts(run.kind, result)
-    spec = _device(store, measurements[0].device_id)
+    spec = device_of_run(store, measurements[0].device_id)
     profile = result.get("profile") if run.kind in ("loop", "quickstart") else None
     if run.kind == "profile":
         profile = result
@@ -105,7 +103,8 @@ def _verdicts(kind: str, result: Mapping[str, Any]) -> list[Verdict]:
     return [verdict_from_mapping(data) for data in result.get("verdicts", ())]
 
 
-def _device(store: MeasurementStore, device_id: str) -> DeviceSpec:
+def device_of_run(store: MeasurementStore, device_id: str) -> DeviceSpec:
+    """The device that measurements of a run name."""
     return next(spec for spec in store.devices() if spec.id == device_id)
 
 
@@ -237,9 +236,6 @@ def _notes(measurements: Sequence[Measurement], result: Mapping[str, Any]) -> tu
     return tuple(notes)
 
 
-# --- two runs side by side ------------------------------------------------------------------------
-
-
 def resolve_run(store: MeasurementStore, reference: str) -> Run:
     """Run of an id or a unique start of one; ``last`` is the newest finished one with a page.
 
@@ -250,88 +246,3 @@ def resolve_run(store: MeasurementStore, reference: str) -> Run:
         if finished:
             return finished[-1]
     return store.get_run(reference)
-
-
-def compare_runs(store: MeasurementStore, first_id: str, second_id: str) -> list[ComparisonPair]:
-    """Networks that both runs measured, the first run's order.
-
-    Folded and unfolded networks are different networks. Invalid measurements are shown as missing.
-    Raises: DataError when a run is unknown or they have no network in common.
-    """
-    runs = [resolve_run(store, reference) for reference in (first_id, second_id)]
-    first, second = (_by_network(store, run) for run in runs)
-    common = [key for key in first if key in second]
-    if not common:
-        raise DataError(
-            f"runs {runs[0].id} ({runs[0].kind}) and {runs[1].id} ({runs[1].kind}) have no network "
-            "in common",
-            code="nothing_to_compare",
-            hint="measure the same networks in both (same --seed, both --folded or --unfolded)",
-        )
-    pairs = []
-    for key in common:
-        a, b = first[key], second[key]
-        pairs.append(
-            ComparisonPair(
-                arch=store.architecture_text(a.arch_id) or a.arch_id,
-                a_ms=a.latency_ms if a.status == "valid" else None,
-                b_ms=b.latency_ms if b.status == "valid" else None,
-                a_ci95_ms=a.ci95_ms,
-                b_ci95_ms=b.ci95_ms,
-                a_flags=a.flags,
-                b_flags=b.flags,
-            )
-        )
-    return pairs
-
-
-def _by_network(store: MeasurementStore, run: Run) -> dict[str, Measurement]:
-    """Best record of each network of a run, keyed by architecture and folding."""
-    best: dict[str, Measurement] = {}
-    for m in store.measurements(run_id=run.id):
-        kind = m.item.rpartition("/")[2]
-        key = f"{m.arch_id}/{kind}" if kind in ("folded", "unfolded") else m.arch_id
-        if key not in best or best[key].status == "invalid":
-            best[key] = m
-    return best
-
-
-def worst_regression_pct(pairs: Sequence[ComparisonPair]) -> float | None:
-    """Largest slow-down of the second run beyond both confidence intervals; 0 when none is clear.
-
-    None when no network has a valid measurement in both runs.
-    """
-    changes = [pair for pair in pairs if pair.change_pct is not None]
-    if not changes:
-        return None
-    return max((float(p.change_pct or 0.0) for p in changes if p.is_clear), default=0.0)
-
-
-def comparison_side(store: MeasurementStore, run_id: str, label: str) -> ComparisonSide:
-    """What the comparison page says of one of its runs.
-
-    Raises: DataError for an unknown run or one without measurements.
-    """
-    run = resolve_run(store, run_id)
-    measurements = store.measurements(run_id=run.id)
-    if not measurements:
-        raise DataError(f"run {run.id} has no measurements", code="empty_run")
-    return ComparisonSide(
-        label=label,
-        run_id=run.id,
-        created_at=run.created_at,
-        sdk_version=hwnas_sdk.__version__,
-        device=asdict(_device(store, measurements[0].device_id)),
-        environment=measurements[0].environment,
-        settings=run.plan.get("settings", {}),
-        origin=measurements[0].origin,
-    )
-
-
-def write_comparison(store: MeasurementStore, first_id: str, second_id: str, path: Path) -> Path:
-    """Write the HTML page that shows two runs side by side; returns the absolute path."""
-    pairs = compare_runs(store, first_id, second_id)
-    a = comparison_side(store, first_id, "A")
-    b = comparison_side(store, second_id, "B")
-    write_text_atomic(path, render_comparison(a, b, tuple(pairs)))
-    return path.resolve()

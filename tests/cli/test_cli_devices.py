@@ -54,7 +54,11 @@ def test_a_board_is_added_listed_probed_and_removed(table: Path, capsys: Capture
     assert probed["soc"] == "toaster"
     assert probed["id"] == added["id"]
 
-    assert _json(capsys, "devices", "clean", "shelf") == {"name": "shelf", "removed_files": 0}
+    assert _json(capsys, "devices", "clean", "shelf") == {
+        "name": "shelf",
+        "removed_files": 0,
+        "removed_bytes": 0,
+    }
     assert _json(capsys, "devices", "remove", "shelf")["removed"] is True
     assert [r["name"] for r in _json(capsys, "devices", "list")["devices"]] == ["local"]
 
@@ -107,7 +111,7 @@ def test_a_board_that_is_off_can_be_added_unasked(capsys: Capture) -> None:
         (["probe", "nobody"], 3, "unknown_device", "local"),
         (["remove", "nobody"], 3, "unknown_device", "local"),
         (["remove", "local"], 3, "config", "always there"),
-        (["add", "x", "ssh://pi@host"], 3, "unknown_scheme", "replay"),
+        (["add", "x", "ftp://pi@host"], 3, "unknown_scheme", "replay"),
         (["add", "local", "local:"], 3, "config", "reserved"),
         (["add", "x", "nonsense"], 3, "config", "URI"),
         (["add", "x", "replay:///nowhere/t.parquet#c"], 6, "table_missing", "t.parquet"),

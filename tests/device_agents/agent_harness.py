@@ -77,6 +77,7 @@ class Agent:
         self.errors = (work / f"stderr-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(
             [python, str(pyz), "--work", str(work), *arguments],
+            env={**os.environ, "HWNAS_LEASE_DIR": str(work)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -96,9 +97,23 @@ class Agent:
     def pid(self) -> int:
         return self.process.pid
 
-    def worker_pid(self) -> int:
+    def children(self) -> list[int]:
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
-        return int(text.split()[0])
+        return [int(word) for word in text.split()]
+
+    def worker_pid(self) -> int:
+        """The measuring process (the guardian is a child too)."""
+        for pid in self.children():
+            if b"--worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        raise AssertionError("no worker")
+
+    @property
+    def lease_file(self) -> Path:
+        return self.work / "hwnas-agent.lease"
+
+    def lease_record(self) -> dict[str, Any]:
+        return dict(json.loads(self.lease_file.read_text(encoding="ascii")))
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin is not None

@@ -42,7 +42,7 @@ def test_hello_and_probe_describe_the_board(agent: Agent, pyz: Path) -> None:
     assert "CPUExecutionProvider" in probe["runtimes"]["ort"]["providers"]
     power = probe["power"]
     assert (power["source"] is None) == (power["reason"] == "no_sensor")
-    assert set(probe["quiet"]) == {"nice", "affinity", "governor"}
+    assert set(probe["quiet"]) == {"nice", "affinity", "governor", "actions"}
     assert agent.ask("probe")["device"] == device
 
 

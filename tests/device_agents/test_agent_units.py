@@ -184,34 +184,34 @@ BARE = {
 
 
 def test_machine_kinds(agent_module: Modules, tmp_path: Path) -> None:
-    board = agent_module("x86.board")
+    machine, board = agent_module("agent.machine"), agent_module("agent.board")
     bare = tree(tmp_path / "bare", BARE)
-    assert board.machine_kind(bare, "x86_64") == "bare"
+    assert machine.kind(bare, "x86_64") == "bare"
     assert board.describe(bare)["soc"] == "Some CPU @ 2GHz"
     assert board.describe(bare)["memory_mib"] == 15925
 
     flag = {**BARE, "proc/cpuinfo": "flags : fpu hypervisor"}
-    assert board.machine_kind(tree(tmp_path / "flag", flag), "x86_64") == "virtualised"
+    assert machine.kind(tree(tmp_path / "flag", flag), "x86_64") == "virtualised"
     dmi = {**BARE, "sys/class/dmi/id/sys_vendor": "QEMU"}
-    assert board.machine_kind(tree(tmp_path / "dmi", dmi), "x86_64") == "virtualised"
+    assert machine.kind(tree(tmp_path / "dmi", dmi), "x86_64") == "virtualised"
     xen = {**BARE, "sys/hypervisor/type": "xen"}
-    assert board.machine_kind(tree(tmp_path / "xen", xen), "x86_64") == "virtualised"
+    assert machine.kind(tree(tmp_path / "xen", xen), "x86_64") == "virtualised"
 
     text = {**BARE, "proc/cpuinfo": "vendor_id\t: GenuineIntel\nflags : hypervisor"}
-    assert board.machine_kind(tree(tmp_path / "qemu", text), "aarch64") == "emulated"
+    assert machine.kind(tree(tmp_path / "qemu", text), "aarch64") == "emulated"
     child = tmp_path / "child"
     tree(child, {**BARE, "proc/77/comm": "python3"})
     (child / "proc/77/exe").symlink_to("/usr/bin/qemu-aarch64-static")
-    assert board.machine_kind(str(child), "aarch64", 77) == "emulated"
+    assert machine.kind(str(child), "aarch64", 77) == "emulated"
     (child / "proc/77/exe").unlink()
     (child / "proc/77/exe").symlink_to("/usr/bin/qemu-system-x86_64")
-    assert board.machine_kind(str(child), "x86_64", 77) == "bare"
+    assert machine.kind(str(child), "x86_64", 77) == "bare"
 
 
 def test_environment_of_a_board_that_tells_everything(
     agent_module: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts, board = agent_module("agent.facts"), agent_module("x86.board")
+    facts, board = agent_module("agent.facts"), agent_module("agent.board")
     monkeypatch.setattr(facts, "allowed_cores", lambda: [0, 1])
     cpu = "sys/devices/system/cpu"
     root = tree(

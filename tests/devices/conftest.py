@@ -7,13 +7,18 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
 import pytest
+from ssh_server import BoardSshServer, serving
 
 from hwnas_sdk.core.types import Artifact
+from hwnas_sdk.devices import known_hosts
 from hwnas_sdk.devices.jobs import JobItem, MeasureJob
+from hwnas_sdk.devices.uri import DeviceUri
 from hwnas_sdk.testing.device import TINY
 
 _HOST = """
@@ -90,3 +95,55 @@ def make_job(make_artifact: Callable[[str], Artifact]) -> Callable[..., MeasureJ
         return MeasureJob(name, items, **fields)  # type: ignore[arg-type]
 
     return make
+
+
+@dataclass
+class SshBoard:
+    """A board behind a real SSH protocol server on this machine.
+
+    Attributes:
+        server: the server.
+        home: the home folder of the user ``pi`` there.
+        key_file: the private key that is let in.
+    """
+
+    server: BoardSshServer
+    home: Path
+    key_file: Path
+
+    @property
+    def work(self) -> Path:
+        """The agent's work folder."""
+        return self.home / ".local/share/hwnas"
+
+    def text(self, *, port: int | None = None, **options: str) -> str:
+        """Its URI, with our own interpreter unless another is named."""
+        options = {"python": sys.executable, **options}
+        query = "&".join(f"{key}={value}" for key, value in options.items() if value)
+        return f"ssh://pi@127.0.0.1:{port or self.server.port}?{query}"
+
+    def uri(self, *, port: int | None = None, **options: str) -> DeviceUri:
+        """The same, parsed."""
+        return DeviceUri.parse(self.text(port=port, **options))
+
+    def trust(self, *, port: int | None = None) -> None:
+        """Pin the key of whatever answers."""
+        uri = self.uri(port=port)
+        known_hosts.pin(known_hosts.fetch_host_key(uri, name="board"), name="board")
+
+
+@pytest.fixture
+def ssh_board(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SshBoard]:
+    """A board that lets our key in; its host key is not trusted yet."""
+    ours, board = tmp_path_factory.mktemp("user"), tmp_path_factory.mktemp("board")
+    monkeypatch.setenv("HOME", str(ours))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    key = paramiko.ECDSAKey.generate()
+    (ours / ".ssh").mkdir()
+    key_file = ours / ".ssh" / "id_ecdsa"
+    key.write_private_key_file(str(key_file))
+    with serving(board, key) as server:
+        server.env["HWNAS_LEASE_DIR"] = str(board / "lease")
+        yield SshBoard(server, board, key_file)

@@ -30,7 +30,7 @@ def test_orphan_finishes_and_is_recovered(mode, line, make_job, kill_host) -> No
     messages = []
 
     def let_go(event) -> None:
-        messages.append(event.message)
+        messages.extend(filter(None, [event.message]))
         (_resources.board_work_path("fake") / "go").touch()
 
     with open_session(f"fake:?mode={mode}") as session:
@@ -53,12 +53,12 @@ def test_wait_for_an_orphan_is_bounded(make_job, kill_host) -> None:
     job = make_job("killed", n=2)
     kill_host("fake:?mode=hold=5", job, "job_started")
     with open_session("fake:") as session:
-        session._timeouts = replace(session._timeouts, lease_own_s=0.2)
+        session._link.timeouts = replace(session._link.timeouts, lease_own_s=0.2)
         with pytest.raises(DeviceError, match="is in use") as caught:
             session.recover(job)
         assert caught.value.code == "board_busy"
         (_resources.board_work_path("fake") / "go").touch()
-        session._timeouts = replace(session._timeouts, lease_own_s=60.0)
+        session._link.timeouts = replace(session._link.timeouts, lease_own_s=60.0)
         assert session.recover(job).outcome == "done"
 
 
@@ -102,8 +102,8 @@ def test_lease_of_a_dead_process_is_free(make_job) -> None:
 def test_two_sessions_take_turns(make_job) -> None:
     with open_session("fake:?lease_s=0.2") as one, open_session("fake:") as two:
         assert one.measure(make_job("one")).outcome == "done"
-        two._owner = "another-owner"
-        two._timeouts = replace(two._timeouts, lease_other_s=0.2)
+        two._link.owner = "another-owner"
+        two._link.timeouts = replace(two._link.timeouts, lease_other_s=0.2)
         with pytest.raises(DeviceError, match="is in use by") as caught:
             two.measure(make_job("two"))
         assert caught.value.retryable

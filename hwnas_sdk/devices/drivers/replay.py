@@ -21,7 +21,7 @@ from hwnas_sdk.core.errors import ConfigError, DataError, DeviceError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.types import DeviceSpec, Origin
 from hwnas_sdk.devices.jobs import ItemResult, JobItem, JobResult, MeasureJob
-from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.devices.session import Cleaned, DeviceSession
 from hwnas_sdk.devices.uri import DeviceUri
 
 
@@ -178,11 +178,11 @@ class ReplaySession(DeviceSession):
         del job_id
         self._refuse_when_closed()
 
-    def clean(self, keep: AbstractSet[str]) -> int:
+    def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
         """Nothing is pushed."""
-        del keep
+        del keep, journals
         self._refuse_when_closed()
-        return 0
+        return Cleaned(files=0, bytes=0)
 
     def close(self) -> None:
         """Nothing to give back."""

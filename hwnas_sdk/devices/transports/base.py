@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from hwnas_sdk.core.clock import Deadline
+
+_SUFFIXES = frozenset({".onnx", ".so", ".tflite"})
+
+
+def artifact_name(source: Path, sha256: str) -> str:
+    """Name of a pushed file: its hash, and the suffix that says what it is."""
+    return f"{sha256}{source.suffix if source.suffix in _SUFFIXES else '.onnx'}"
 
 
 class Channel(ABC):
@@ -28,6 +34,11 @@ class Channel(ABC):
     def exit_status(self, *, wait_s: float = 0.0) -> int | None:
         """Exit status of the agent, negative for a signal; None while it runs or when unknown."""
 
+    @property
+    def link_lost(self) -> bool:
+        """Whether the stream ended because the link did; the agent may go on."""
+        return False
+
     @abstractmethod
     def error_tail(self) -> str:
         """The last lines the agent wrote to its standard error."""
@@ -35,6 +46,10 @@ class Channel(ABC):
     @abstractmethod
     def close(self, *, grace_s: float) -> None:
         """Close the pipes, wait `grace_s` for the agent to go, then end it. Safe to call twice."""
+
+    def leave(self) -> None:
+        """Close the pipes of a link that was lost; a remote agent is left to finish its job."""
+        self.close(grace_s=0.0)
 
 
 class Transport(ABC):
@@ -61,6 +76,9 @@ class Transport(ABC):
         Raises: DeviceError when the link or the board fails.
         """
 
+    def forget_pushed(self) -> None:  # noqa: B027 - optional
+        """Look again what is on the board before the next push: something was removed there."""
+
     def close(self) -> None:  # noqa: B027 - optional
         """End the connection, if there is one. Safe to call twice; `start` connects anew."""
 
@@ -72,7 +90,3 @@ class Transport(ABC):
         Raises: DeviceError code "artifact_corrupt" when the content is not `sha256`,
         "artifact_missing" when there is no such file, "no_space" or "deploy_failed".
         """
-
-    @abstractmethod
-    def clean(self, keep: AbstractSet[str]) -> int:
-        """Remove pushed files whose hash is not in `keep`; returns how many went."""

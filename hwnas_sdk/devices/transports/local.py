@@ -13,13 +13,12 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO
 
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.core.errors import DeviceError
-from hwnas_sdk.devices.transports.base import Channel, Transport
+from hwnas_sdk.devices.transports.base import Channel, Transport, artifact_name
 
 _LOG = logging.getLogger(__name__)
 _TAIL_BYTES = 4096
@@ -138,10 +137,10 @@ class LocalTransport(Transport):
         return LocalChannel(self._command, device_id=self._device_id)
 
     def push(self, source: Path, sha256: str) -> str:
-        """Link or copy `source` to ``artifacts/<sha256>.onnx``; see `Transport.push`."""
-        target = self._artifacts / f"{sha256}.onnx"
+        """Link or copy `source` to ``artifacts/<sha256>.<suffix>``; see `Transport.push`."""
+        target = self._artifacts / artifact_name(source, sha256)
         relative = f"artifacts/{target.name}"
-        if sha256 in self._checked and target.is_file():
+        if target.name in self._checked and target.is_file():
             return relative
         try:
             if not (target.is_file() and _sha256_file(target) == sha256):
@@ -162,23 +161,12 @@ class LocalTransport(Transport):
             ) from exc
         except OSError as exc:
             raise self._error(exc, target) from exc
-        self._checked.add(sha256)
+        self._checked.add(target.name)
         return relative
 
-    def clean(self, keep: AbstractSet[str]) -> int:
-        """Remove pushed files that are not in `keep`."""
-        removed = 0
-        try:
-            for path in sorted(self._artifacts.glob("*.onnx")):
-                if path.stem not in keep:
-                    path.unlink(missing_ok=True)
-                    self._checked.discard(path.stem)
-                    removed += 1
-            for path in self._artifacts.glob(".*.tmp"):  # left by a host that was killed
-                path.unlink(missing_ok=True)
-        except OSError as exc:
-            raise self._error(exc, self._artifacts) from exc
-        return removed
+    def forget_pushed(self) -> None:
+        """Hash files on the board again before the next push."""
+        self._checked.clear()
 
     def _place(self, source: Path, target: Path) -> None:
         """Link `source` to `target`, or copy where links are impossible; atomic either way."""

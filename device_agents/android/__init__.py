@@ -1,0 +1,1 @@
+"""Android, with a Python in Termux or in the adb shell."""

@@ -1,0 +1,245 @@
+"""Runs on a board: makes the Python environment that measures, from wheels that lie beside it.
+
+Python 3.8 or newer, standard library only. Everything is built in ``env.new.*`` and renamed to
+``env`` once the runtime was imported from it, so a board that is switched off at any moment has
+the old environment or the new one. What an earlier attempt left is removed by the next.
+
+Standard input: one JSON object: ``work`` (absolute folder), ``runtimes`` (name -> module),
+``wheels`` (file name -> SHA-256), ``packages`` and ``bytes`` (for the description), ``base`` (this
+interpreter), ``fresh`` (do not build on the environment there is), ``deadline_s``.
+Standard output, last line: ``{"ok": {...}}`` or ``{"error": {"code", "message"}}``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import IO, Any
+
+MARKER = "hwnas-env.json"
+_LOCK_WAIT_S = 60.0
+_LITTER_AGE_S = 3600.0
+IMPORT_CODE = (
+    "import importlib, json, sys\n"
+    "m = importlib.import_module(sys.argv[1])\n"
+    "p = getattr(m, 'get_available_providers', list)()\n"
+    "sys.stdout.write('\\n' + json.dumps({'version': m.__version__, 'providers': list(p)}))\n"
+)
+
+
+class SetupError(Exception):
+    """Something that ends the installation; `code` is for the host."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main() -> int:
+    """Install, and say how it went."""
+    request = json.load(sys.stdin)
+    here = os.path.dirname(os.path.abspath(__file__))
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.signal(signal.SIGTERM, _too_late)  # the limit set from outside
+    signal.alarm(int(request["deadline_s"]))
+    try:
+        answer = {"ok": install(request, here)}
+    except SetupError as exc:
+        answer = {"error": {"code": exc.code, "message": str(exc)}}
+    except OSError as exc:
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        answer = {"error": {"code": "no_space" if full else "deploy_failed", "message": str(exc)}}
+    finally:
+        signal.alarm(0)
+        shutil.rmtree(here, ignore_errors=True)
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    return 0
+
+
+def install(request: dict[str, Any], here: str) -> dict[str, Any]:
+    """Build ``env`` anew or extend it; returns its description."""
+    work = request["work"]
+    with open(os.path.join(work, "setup.lock"), "w") as lock:
+        _take(lock)
+        _remove_litter(work, here)
+        _check(request["wheels"], here)
+        env = os.path.join(work, "env")
+        new = os.path.join(work, "env.new.%d" % os.getpid())
+        try:
+            _make(env, new, request)
+            python = os.path.join(new, "bin", "python")
+            _pip(python, request["wheels"], here, os.path.join(new, "tmp"))
+            marker = _described(python, request)
+            with open(os.path.join(new, MARKER), "w") as stream:
+                json.dump(marker, stream)
+            os.sync()
+            old = os.path.join(work, "env.old.%d" % os.getpid())
+            if os.path.lexists(env):
+                os.rename(env, old)
+            os.rename(new, env)
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    return marker
+
+
+def _take(lock: IO[str]) -> None:
+    """Wait a while for another installation on this board."""
+    until_s = time.monotonic() + _LOCK_WAIT_S
+    while not _taken(lock):
+        if time.monotonic() > until_s:
+            raise SetupError("board_busy", "another setup of this board is running")
+        time.sleep(0.2)
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_litter(work: str, here: str) -> None:
+    """Remove what killed attempts left; a push that is under way right now is younger."""
+    for path in glob.glob(os.path.join(work, "env.new.*")) + glob.glob(
+        os.path.join(work, "env.old.*")
+    ):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in glob.glob(os.path.join(work, "setup.*")):
+        if path != here and os.path.isdir(path):
+            age_s = time.time() - os.stat(path).st_mtime
+            if age_s > _LITTER_AGE_S:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _check(wheels: dict[str, str], here: str) -> None:
+    for name, sha256 in sorted(wheels.items()):
+        digest = hashlib.sha256()
+        try:
+            with open(os.path.join(here, name), "rb") as stream:
+                for chunk in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(chunk)
+        except FileNotFoundError:
+            raise SetupError("deploy_failed", "the file %s did not arrive" % name) from None
+        if digest.hexdigest() != sha256:
+            raise SetupError("deploy_failed", "the file %s arrived damaged" % name)
+
+
+def _make(env: str, new: str, request: dict[str, Any]) -> None:
+    """Make the new environment: a copy of the one there is, or an empty one."""
+    if not request["fresh"] and os.path.isdir(env):
+        shutil.copytree(env, new, symlinks=True)
+    else:
+        try:
+            import venv  # some boards ship Python without it
+
+            venv.EnvBuilder(with_pip=False, symlinks=True).create(new)
+        except ImportError:
+            _make_by_hand(new)
+    os.makedirs(os.path.join(new, "tmp"), exist_ok=True)
+
+
+def _make_by_hand(new: str) -> None:
+    """What `venv` does, for a Python that was packaged without it."""
+    executable = os.path.realpath(sys.executable)
+    version = "python%d.%d" % sys.version_info[:2]
+    os.makedirs(os.path.join(new, "bin"))
+    os.makedirs(os.path.join(new, "lib", version, "site-packages"))
+    for name in ("python", "python3"):
+        os.symlink(executable, os.path.join(new, "bin", name))
+    with open(os.path.join(new, "pyvenv.cfg"), "w") as stream:
+        stream.write("home = %s\n" % os.path.dirname(executable))
+        stream.write("include-system-site-packages = false\n")
+        stream.write("version = %d.%d.%d\n" % sys.version_info[:3])
+
+
+def _pip(python: str, wheels: dict[str, str], here: str, tmp: str) -> None:
+    """Run pip out of its own wheel; nothing is fetched, nothing of the user's is read."""
+    pip = next(name for name in wheels if name.startswith("pip-"))
+    others = [os.path.join(here, name) for name in sorted(wheels) if name != pip]
+    command = [python, os.path.join(here, pip, "pip"), "--isolated", "--no-input", "install"]
+    command += ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--upgrade"]
+    command += ["--disable-pip-version-check", "--no-warn-script-location", "--quiet"]
+    status, _, errors = _run(command + others, tmp)
+    if status != 0:
+        text = "; ".join(line for line in errors.splitlines() if "ERROR" in line) or _last(errors)
+        code = "no_space" if "No space left" in errors else "setup_failed"
+        raise SetupError(code, "pip: %s" % text.replace("ERROR: ", "")[:300])
+
+
+def _described(python: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Import every runtime in a process of its own: some builds crash on some processors."""
+    runtimes = {}
+    for name, module in sorted(request["runtimes"].items()):
+        status, out, errors = _run([python, "-c", IMPORT_CODE, module], None)
+        if status < 0:
+            raise SetupError(
+                "runtime_crashed",
+                "importing %s ends with %s" % (module, _signal_name(-status)),
+            )
+        if status != 0:
+            raise SetupError("runtime_missing", "importing %s: %s" % (module, _last(errors)))
+        runtimes[name] = json.loads(out.splitlines()[-1])
+    shutil.rmtree(os.path.join(os.path.dirname(os.path.dirname(python)), "tmp"))
+    return {
+        "format": 1,
+        "runtimes": runtimes,
+        "packages": request["packages"],
+        "bytes": request["bytes"],
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "base": request["base"],
+    }
+
+
+def _run(command: list[str], tmp: str | None) -> tuple[int, str, str]:
+    """Run to the end; returns status (negative for a signal), output and errors."""
+    environment = {key: value for key, value in os.environ.items() if key[:6] != "PYTHON"}
+    environment["PYTHONNOUSERSITE"] = "1"
+    if tmp is not None:
+        environment["TMPDIR"] = tmp  # /tmp of a small board may be a few MiB of memory
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
+
+
+def _too_late(number: int, frame: Any) -> None:
+    raise SetupError("deadline", "the installation took too long")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "signal %d" % number
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no message"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -299,7 +299,9 @@ def report_of(drills: list[Drill], options: argparse.Namespace, took_s: float) -
         "overlaps": sum(len(found.overlaps) for found in judged),
         "orphans": sum(entry.orphans for entry in rounds),
         "tracebacks": sum(entry.tracebacks for entry in rounds),
-        "store_problems": [text for host in hosts for text in host.store_problems()],
+        "store_problems": [
+            text for host in hosts if host.witness.path.exists() for text in host.store_problems()
+        ],
         "commands_over_before_the_fault": sum(drill.idle for drill in drills),
         "problems": problems[:40],
         "duration_s": round(took_s, 1),

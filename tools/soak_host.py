@@ -124,7 +124,8 @@ class Host:
         """What `hwnas store check` finds."""
         outcome = self.start("store", "check").finish(120.0)
         answer = parsed(outcome.stdout)
-        return list(answer["problems"]) if answer else [outcome.text[-300:]]
+        problems = answer.get("problems") if isinstance(answer, dict) else None
+        return [outcome.text[-300:]] if problems is None else list(problems)
 
 
 def make_models(folder: Path, n: int) -> list[str]:

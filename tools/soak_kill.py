@@ -80,6 +80,7 @@ def soak(options: argparse.Namespace, home: Path) -> dict[str, object]:
     work, store = home / "boards" / "local", StoreWitness(home / "store.sqlite")
     keeper = JournalKeeper(lambda: [work / "journal"], lambda: "")
     keeper.start()
+    (home / "lease").mkdir(exist_ok=True)  # ours: nobody else's work is to wait for it
     env = {**os.environ, "HWNAS_HOME": str(home), "HWNAS_LEASE_DIR": str(home / "lease")}
     hwnas = [sys.executable, "-m", "hwnas_sdk.cli.main"]
     kills = agent_kills = completed = 0
@@ -143,7 +144,8 @@ def store_problems(home: Path) -> list[str]:
         env={**os.environ, "HWNAS_HOME": str(home)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     answer = parsed(check.stdout)
-    return list(answer["problems"]) if answer else [check.stderr]
+    problems = answer.get("problems") if isinstance(answer, dict) else None
+    return [check.stderr] if problems is None else list(problems)
 
 
 if __name__ == "__main__":

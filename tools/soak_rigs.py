@@ -99,6 +99,7 @@ class LocalRig(Rig):
         self.name = "local"
         self.devices = {"local": ("local", "")}
         self._root = root
+        (root / "lease").mkdir(exist_ok=True)
 
     def agents(self) -> list[AgentProcess]:
         """Agents whose work folder is below our root."""

@@ -40,9 +40,9 @@ import os
 import platform
 from typing import Any, Callable
 
-from device_agents.agent import facts, machine
+from device_agents.agent import facts
 
-FAMILIES = ("jetson", "raspberry_pi", "android", "x86", "linux")
+FAMILIES = ("x86", "jetson", "raspberry_pi", "android", "linux")
 """In the order they are asked; the last one matches everything."""
 
 _found = {}  # type: dict[str, Any]
@@ -89,6 +89,8 @@ def describe(root: str, child_pid: int | None = None) -> dict[str, Any]:
         root: of the file system.
         child_pid: a child process of ours, looked at for an emulator.
     """
+    from device_agents.agent import machine
+
     family = detect(root)
     soc = machine.processor_name(root)
     arch = platform.machine()

@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterator
 
-from device_agents.agent.protocol import RequestError
+from device_agents.agent.protocol import RequestError, is_full
 
 NAME = "hwnas-agent.lease"
 FOLDERS = ("/run/lock", "/dev/shm", "/tmp", "/data/local/tmp")  # noqa: S108 - meant to be shared
@@ -145,7 +145,7 @@ class BoardFile:
             raise self._refusal(exc) from None
 
     def _refusal(self, exc: OSError) -> RequestError:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_full(exc):
             return RequestError("no_space", "%s: %s" % (self.path, exc.strerror))
         return RequestError(
             "lease_unusable",

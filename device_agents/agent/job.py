@@ -119,7 +119,7 @@ class Job:
             try:
                 self._journal.append(line, durable=fields["event"] in _DURABLE)
             except OSError as exc:
-                code = "no_space" if journal.is_full(exc) else "work_dir"
+                code = "no_space" if protocol.is_full(exc) else "work_dir"
                 self.broken = (code, "the journal cannot be written: %s" % exc.strerror)
         self._tally.add(message)
         self._send(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -101,11 +100,6 @@ class Journal:
         os.close(self._descriptor)
 
 
-def is_full(exc: OSError) -> bool:
-    """Whether the disk, or the user's share of it, is full."""
-    return exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def path_of(work: str, job: str) -> str:
     """Where the journal of `job` lies."""
     return os.path.join(work, "journal", job + ".jsonl")
@@ -162,7 +156,7 @@ def close_crashed(path: str, job: str, event: dict[str, Any]) -> bytes | None:
             os.truncate(path, length)
             journal.append(line, durable=True)
         except OSError as exc:
-            if not is_full(exc):
+            if not protocol.is_full(exc):
                 raise
         return line
     finally:

@@ -22,10 +22,13 @@ def main(arguments: list[str]) -> int:
         metavar="S",
         help="take the host for gone when it sends nothing for S seconds",
     )
+    parser.add_argument("--power", help="energy source, e.g. hwmon:rail=VDD_IN (power/__init__.py)")
     parser.add_argument("--sysroot", default="/", help="read /sys and /proc below this (tests)")
     parser.add_argument("--worker", type=int, metavar="PID", help="internal: measure for PID")
     parser.add_argument("--runtime", help="internal: what the worker measures with")
     options = parser.parse_args(arguments)
+    if options.power:
+        os.environ["HWNAS_POWER"] = options.power  # the worker inherits it
     if options.worker is not None:
         from device_agents.agent import worker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -55,6 +56,11 @@ ITEM_ERRORS = {
 """The code of a "failed" event."""
 
 _JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+
+
+def is_full(exc: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is full."""
+    return exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RequestError(Exception):

@@ -1,4 +1,8 @@
-"""What each request means; answers are JSON objects, refusals are RequestError."""
+"""What each request means; answers are JSON objects, refusals are RequestError.
+
+What only some requests need is imported by them: a zipapp is compiled at every start, and the first
+answer should come soon on a slow board too.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from device_agents import __version__, power, runtimes
-from device_agents.agent import board, facts, journal, preflight, protocol, tidy
-from device_agents.agent.job import Job
+from device_agents import __version__, runtimes
+from device_agents.agent import facts, protocol
 from device_agents.agent.lease import boot_id
 from device_agents.agent.protocol import RequestError, field, job_name
 
@@ -36,7 +39,7 @@ class Requests:
         except RequestError as exc:
             reply = exc.reply
         except OSError as exc:
-            code = "no_space" if journal.is_full(exc) else "work_dir"
+            code = "no_space" if protocol.is_full(exc) else "work_dir"
             reply = RequestError(code, "%s: %s" % (exc.filename, exc.strerror)).reply
         except Exception as exc:
             traceback.print_exc()
@@ -45,6 +48,9 @@ class Requests:
 
     def probe(self) -> dict[str, Any]:
         """What the board is and has."""
+        from device_agents import power
+        from device_agents.agent import board
+
         agent = self._agent
         child = (agent.crew.pids or [None])[0]
         return {
@@ -121,6 +127,9 @@ class Requests:
         return {"type": "released"}
 
     def _do_measure(self, message: dict[str, Any]) -> dict[str, Any]:
+        from device_agents.agent import preflight
+        from device_agents.agent.job import Job
+
         agent = self._agent
         self._check_lease(message)
         if agent.job is not None:
@@ -136,6 +145,8 @@ class Requests:
         return {"type": "accepted", "job": job.name}
 
     def _do_fetch(self, message: dict[str, Any]) -> dict[str, Any]:
+        from device_agents.agent import journal
+
         agent = self._agent
         name, since = job_name(message), field(message, "since", int)
         path = journal.path_of(agent.work, name)
@@ -163,6 +174,8 @@ class Requests:
         return {"type": "cancelled", "job": name, "was_running": runs_here}
 
     def _do_forget(self, message: dict[str, Any]) -> dict[str, Any]:
+        from device_agents.agent import journal
+
         name = job_name(message)
         path = journal.path_of(self._agent.work, name)
         try:
@@ -176,6 +189,8 @@ class Requests:
         return {"type": "forgotten", "job": name}
 
     def _do_clean(self, message: dict[str, Any]) -> dict[str, Any]:
+        from device_agents.agent import tidy
+
         self._check_lease(message)
         job = self._agent.job
         if job is not None:
@@ -202,6 +217,8 @@ class Requests:
 
     def _close_orphan(self, path: str, name: str) -> bytes | None:
         """Write the last event for an agent that died; None while its writer lives."""
+        from device_agents.agent import board, journal
+
         event = {
             "wall_ns": None,
             "environment": board.environment(self._agent.root, self._agent.work),

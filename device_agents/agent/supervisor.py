@@ -14,12 +14,17 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from device_agents import runtimes
-from device_agents.agent import board, crew, facts, process, protocol, tidy, undo, watch
+from device_agents.agent import crew, facts, process, protocol, undo
 from device_agents.agent.lease import LeaseKeeper
 from device_agents.agent.requests import Requests
+
+if TYPE_CHECKING:
+    from device_agents.agent.job import Job
+    from device_agents.agent.watch import ThrottleWatch
 
 _FLUSH_S = 5.0
 _EXIT_INTERNAL = 70
@@ -58,8 +63,8 @@ class Supervisor:
         self.crew = crew.Crew(work, root, lambda w, m: self._inbox.put(("worker", m, w)))
         self._requests = Requests(self)
         self.probes = []  # type: list[Any]
-        self.job = None  # type: Job | None
-        self._watch = None  # type: watch.ThrottleWatch | None
+        self.job: Job | None = None
+        self._watch: ThrottleWatch | None = None
         self._host_timeout_s = host_timeout_s
         self._heard_s = time.monotonic()
         self._host_gone = False
@@ -89,7 +94,8 @@ class Supervisor:
         if self._host_timeout_s is not None:
             self.lease.note(silent_after_s=_SILENT_SHARE * self._host_timeout_s)
         self.lease.note(host_s=self._heard_s)
-        tidy.mark_used()
+        with suppress(OSError):
+            os.utime(sys.argv[0])  # agents that nobody uses grow old and are removed
         threading.Thread(target=self._listen, name="input", daemon=True).start()
         while self.exit_status is None:
             try:
@@ -187,6 +193,8 @@ class Supervisor:
 
     def _begin(self) -> None:
         """Have a worker run the job that was accepted, on a board made steady for it."""
+        from device_agents.agent import tidy, watch
+
         job = self.job
         assert job is not None
         options = job.request["options"]
@@ -290,6 +298,8 @@ class Supervisor:
         environment: dict[str, Any] | None = None,
     ) -> None:
         """Write what is left to say of the job."""
+        from device_agents.agent import board
+
         job, self.job = self.job, None
         seen, self._watch = self._watch, None
         assert job is not None

@@ -109,12 +109,6 @@ def prune(work: str, in_use: set[str]) -> Removed:
     return removed
 
 
-def mark_used() -> None:
-    """Note that this agent is in use, so that it does not grow old."""
-    with suppress(OSError):
-        os.utime(sys.argv[0])
-
-
 def _down_to(removed: Removed, files: list[_File], limit: int, total: int) -> None:
     """Remove the oldest of `files` until `total` bytes are at most `limit`."""
     for file in files:

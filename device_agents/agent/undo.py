@@ -53,6 +53,10 @@ def _file(path: str) -> tuple[Any, Any]:
     return read, write
 
 
+def _has_actions(root: str) -> bool:
+    return hasattr(board.detect(root), "quiet_actions")
+
+
 def everything(root: str) -> list[Action]:
     """Every action this board knows."""
     cores = range(os.cpu_count() or 1)
@@ -78,8 +82,10 @@ class Settings:
 
         Call it before any thread is started: a forked process has only the one that forked.
         """
-        has_family = hasattr(board.detect(self._root), "quiet_actions")
-        if not has_family and all(action.read() is None for action in everything(self._root)):
+        cores = facts.allowed_cores()
+        can_set = any(action.read() is not None for action in governors(self._root, cores))
+        # Only root may change what families know beyond that; looking for them takes time.
+        if not can_set and (os.geteuid() or not _has_actions(self._root)):
             return
         read_end, self._pipe = os.pipe()
         self.guardian_pid = os.fork()

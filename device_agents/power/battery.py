@@ -15,6 +15,7 @@ from typing import Any, Callable
 from device_agents import power
 from device_agents.agent import facts
 
+_PERIOD_S = 1.0
 _PLAUSIBLE_UA = 10_000
 """A device awake enough to run this uses more than 10 mA."""
 
@@ -70,7 +71,7 @@ def describe(root: str, _options: dict[str, str]) -> dict[str, Any]:
         scope="whole device, display and radios included",
         reason=None,
         detail=folder + ": the gauge's current and voltage, coarse",
-        period_s=1.0,
+        period_s=_PERIOD_S,
     )
 
 

@@ -59,8 +59,11 @@ class Meter:
     def __call__(self) -> int:
         """Microjoules since it was opened; the last ones once the sensor failed."""
         with self._noting_faults():
-            self._last_uj = self._read_uj()
+            self._last_uj = self._read()
         return self._last_uj
+
+    def _read(self) -> int:
+        return self._read_uj()
 
     @contextmanager
     def _noting_faults(self) -> Iterator[None]:

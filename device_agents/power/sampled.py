@@ -71,7 +71,7 @@ class SampledMeter(Meter):
     """A meter over a power sensor; `power.open_counter` makes it."""
 
     def __init__(self, root: str, choice: str, found: dict[str, Any]) -> None:
-        super().__init__(lambda: self._read, found)
+        super().__init__(lambda: int, found)  # `_read` is ours: no reference to ourselves
         self.settle_s = 3.0 * self.period_s
         self._readings = Integrator(self.period_s)
         self._conversion = found["detail"]

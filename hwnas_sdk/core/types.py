@@ -45,6 +45,9 @@ class Artifact:
         path: where the file lies on this host.
         input_shapes: name -> full static shape of each input.
         target: what it was compiled for (canonical JSON); empty for files that run anywhere.
+        inputs: (name, shape, numpy type) of each input in the order it is fed, for files that
+            cannot be asked for them (format "tvm"); else empty.
+        tuned: for a compiled file, whether every layer worth tuning was tuned; else None.
     """
 
     sha256: str
@@ -56,6 +59,8 @@ class Artifact:
     path: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     target: str = ""
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+    tuned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -53,6 +54,7 @@ class AgentLink:
         self.timeouts = timeouts
         self.clock = clock
         self.lease: str | None = None
+        self._session = uuid.uuid4().hex
         self._open = False
         try:
             self._connect()
@@ -119,7 +121,10 @@ class AgentLink:
         pause_s = self.timeouts.lease_poll_s
         while True:
             try:
-                reply = self.request("lease", owner=self.owner, ttl_s=_TTL_S)
+                # An idle agent of this very session is one we lost the link to: it gives way.
+                reply = self.request(
+                    "lease", owner=self.owner, ttl_s=_TTL_S, session=self._session
+                )
             except AgentRefusedError as exc:
                 if exc.code != "board_busy":
                     raise

@@ -89,9 +89,10 @@ def _item_request(entry: JobItem, path: str) -> Message:
         "expected": None if entry.expected is None else list(entry.expected),
         "input_seed": entry.input_seed,
         "inputs": _inputs_of(entry.artifact),
+        "tuned": entry.artifact.tuned,
     }
 
 
-def _inputs_of(artifact: Artifact) -> list[list[Any]]:
+def _inputs_of(artifact: Artifact) -> list[list[Any]] | None:
     """``[name, shape, type]`` of each input; a compiled library cannot be asked for them."""
-    return [[name, list(shape), "float32"] for name, shape in artifact.input_shapes.items()]
+    return [[name, list(shape), kind] for name, shape, kind in artifact.inputs] or None

@@ -11,7 +11,7 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -123,9 +123,7 @@ def n_blocks(settings: MeasureSettings) -> int:
     return min(max(BLOCKS, settings.min_blocks), settings.max_blocks)
 
 
-def _with_sentinel(
-    order: Sequence[str], lengths: Mapping[str, float], gap_s: float
-) -> list[str]:
+def _with_sentinel(order: Sequence[str], lengths: Mapping[str, float], gap_s: float) -> list[str]:
     placed, since_s = [SENTINEL], 0.0
     for item in order:
         if since_s > 0.0 and since_s + lengths[item] > gap_s:
@@ -209,8 +207,22 @@ def read_result(
     runner: Runner,
     bad: Mapping[str, tuple[str, str]],
     environment: Mapping[str, Any],
+    throttled: bool,
+    energy_reason: str | None,
 ) -> JobResult:
-    """Put together what one job brought; the same for a finished and for a broken-off one."""
+    """Put together what one job brought; the same for a finished and for a broken-off one.
+
+    Args:
+        job: what was asked for.
+        plan: every invocation.
+        read: number -> what became of it.
+        state: the board's word for how the job ended.
+        runner: what ran.
+        bad: networks that were not run: item -> code and message.
+        environment: of the job.
+        throttled: whether the board said during the job that it slows down.
+        energy_reason: why there is no energy, when it was asked for.
+    """
     outcome = _STATES.get(state, "crashed")
     by_item: dict[str, list[tuple[Invocation, Ended]]] = {}
     for invocation in plan:
@@ -218,12 +230,15 @@ def read_result(
         if got is not None:
             by_item.setdefault(invocation.item, []).append((invocation, got))
     wanted = n_blocks(job.settings)
-    items = tuple(
-        ItemResult(item=entry.item, error_code=bad[entry.item][0], error_message=bad[entry.item][1])
-        if entry.item in bad
-        else _item(entry.item, by_item.get(entry.item, []), wanted, outcome, runner)
-        for entry in job.items
-    )
+    items = []
+    for entry in job.items:
+        if entry.item in bad:
+            code, message = bad[entry.item]
+            items.append(ItemResult(item=entry.item, error_code=code, error_message=message))
+            continue
+        got_item = _item(entry.item, by_item.get(entry.item, []), wanted, outcome, runner)
+        facts = {**got_item.facts, "throttled": throttled}
+        items.append(replace(got_item, facts=facts, energy_reason=energy_reason))
     sentinel = by_item.get(SENTINEL, [])
     full = dict(environment)
     failed = next((got.error for _, got in sentinel if got.error), None)
@@ -236,7 +251,7 @@ def read_result(
     ends = [got.began_s + got.wall_s for _, got in every]
     return JobResult(
         job_id=job.id,
-        items=items,
+        items=tuple(items),
         sentinel=tuple(_block(one, got) for one, got in sentinel if one.is_block and got.timings),
         warmup_s=sum(timings.warmup_s for _, timings in own),
         timed_s=sum(timings.timed_s for _, timings in own),
@@ -352,7 +367,7 @@ def _cpu_s(text: str) -> float | None:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+    return lines[-1][:300] if lines else ""
 
 
 def _raw(stdout: str, stderr: str, result: str) -> str:

@@ -217,11 +217,9 @@ class CommandSession(DeviceSession):
                 if item != SENTINEL:
                     bad[item] = ("artifact_missing", "the job names no file to run")
             elif Path(artifact.path).suffix != self._runner.suffix:
-                bad[item] = (
-                    "model_unsupported",
-                    f"{self._runner.kind} runs {self._runner.suffix} files only, not "
-                    f"{Path(artifact.path).suffix or 'this one'}",
-                )
+                suffix = Path(artifact.path).suffix or "this one"
+                text = f"{self._runner.kind} runs {self._runner.suffix} files only, not {suffix}"
+                bad[item] = ("model_unsupported", text)
             else:
                 wanted[item] = (Path(artifact.path), artifact.sha256)
         found = self._files.bring_networks(list(wanted.values()))
@@ -367,9 +365,7 @@ class CommandSession(DeviceSession):
         planned = any(other.is_block for other in notes.plan)
         failed = {other.item for other in notes.plan if _failed(link.ended.get(other.number))}
         over = sum(
-            entry.item in notes.bad
-            or entry.item in failed
-            or (planned and entry.item not in left)
+            entry.item in notes.bad or entry.item in failed or (planned and entry.item not in left)
             for entry in job.items
         )
         message = "" if ended.error is None else f"{one.item}: {': '.join(ended.error)}"
@@ -431,5 +427,3 @@ class CommandSession(DeviceSession):
 
 def _failed(ended: Ended | None) -> bool:
     return ended is not None and ended.error is not None
-
-

@@ -229,14 +229,16 @@ def _artifact_json(artifact: Artifact | None) -> dict[str, Any] | None:
     if artifact is None:
         return None
     shapes = {name: list(shape) for name, shape in artifact.input_shapes.items()}
-    return {**asdict(artifact), "input_shapes": shapes}
+    inputs = [[name, list(shape), kind] for name, shape, kind in artifact.inputs]
+    return {**asdict(artifact), "input_shapes": shapes, "inputs": inputs}
 
 
 def _artifact_of(payload: Mapping[str, Any] | None) -> Artifact | None:
     if payload is None:
         return None
     shapes = {name: tuple(shape) for name, shape in payload["input_shapes"].items()}
-    return Artifact(**{**payload, "input_shapes": shapes})
+    inputs = tuple((name, tuple(shape), kind) for name, shape, kind in payload.get("inputs", ()))
+    return Artifact(**{**payload, "input_shapes": shapes, "inputs": inputs})
 
 
 def _item_json(entry: JobItem) -> dict[str, Any]:

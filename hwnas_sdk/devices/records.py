@@ -111,9 +111,9 @@ def _measurement(
     context: _Context, entry: JobItem, got: ItemResult, origin: Origin, run_id: str, attempt: int
 ) -> Measurement:
     samples_ms = _pooled_ms(got.blocks)
-    medians_ms = stats.block_medians([block.samples_ns for block in got.blocks]) / 1e6
+    medians_ms = _block_values_ms(got)
     latency_ms = float(np.median(medians_ms)) if medians_ms.size else got.summary_latency_ms
-    if got.error_code is not None and not medians_ms.size:
+    if got.error_code is not None and not got.blocks:
         latency_ms = None
     ci95_ms = stats.ci_half_width(medians_ms)
     flags = _flags_of(context, got, medians_ms, samples_ms, latency_ms=latency_ms, ci95_ms=ci95_ms)
@@ -159,7 +159,7 @@ def _details(
     timed_ns = sum(int(block.samples_ns.sum()) for block in got.blocks)
     details: dict[str, Any] = {
         "block_medians_ms": medians_ms.tolist(),
-        "n_blocks": len(got.blocks),
+        "n_blocks": int(medians_ms.size),
         "warmup_s": warmup.get("duration_ns", 0) / 1e9,
         "warmup_runs": warmup.get("runs"),
         "timed_s": timed_ns / 1e9,
@@ -167,7 +167,11 @@ def _details(
         "sentinel_t_s": _seconds_since_first(context.result.sentinel),
         "cpu_wall_ratio": cpu_wall_ratio(got.blocks),
         "stop": got.facts.get("stop"),
-        "runtime": {"name": context.job.settings.runtime, **context.options},
+        "runtime": {
+            "name": context.job.settings.runtime,
+            **context.options,
+            "tuned": got.facts.get("tuned", context.options.get("tuned")),
+        },
         "outcome": context.result.outcome,
         "seed": context.job.seed,
         "job": context.job.id,
@@ -186,7 +190,14 @@ def _details(
         }
     if got.error_code is not None:
         details |= {"error_code": got.error_code, "error_message": got.error_message}
-    for key in ("runtime_memory_bytes", "peak_memory_reason", "input_shapes", "energy"):
+    for key in (
+        "runtime_memory_bytes",
+        "peak_memory_reason",
+        "input_shapes",
+        "energy",
+        "invocations",
+        "raw_text",
+    ):
         if got.facts.get(key) is not None:
             details[key] = got.facts[key]
     return details
@@ -273,7 +284,7 @@ def _precision_flags(
     """How sure the label is."""
     settings = context.job.settings
     flags: set[str] = set()
-    if latency_ms is not None and not medians_ms.size:
+    if latency_ms is not None and not samples_ms.size:
         flags.add("summary_only")
     if latency_ms and ci95_ms is not None:
         if ci95_ms > settings.ci_rel_invalid * latency_ms:
@@ -316,6 +327,8 @@ def _item_flags(context: _Context, got: ItemResult) -> set[str]:
     """What the item itself reported, and what is missing from it."""
     flags: set[str] = set()
     facts = got.facts
+    if facts.get("throttled"):
+        flags.add("throttled")
     if facts.get("output_finite") is False:
         flags.add("output_not_finite")
     wanted = context.requested.get("providers") or context.options.get("providers")
@@ -356,6 +369,13 @@ def cpu_wall_ratio(blocks: Sequence[Block]) -> float | None:
 def _seconds_since_first(blocks: Sequence[Block]) -> list[float]:
     """When each block was taken, after the first one."""
     return [(block.t_ns - blocks[0].t_ns) / 1e9 for block in blocks]
+
+
+def _block_values_ms(got: ItemResult) -> NDArray[np.float64]:
+    """Median of each block; of a runner that tells no single runs, its summary of each block."""
+    if not got.blocks:
+        return np.array(got.facts.get("block_summaries_ms") or [], dtype=np.float64)
+    return stats.block_medians([block.samples_ns for block in got.blocks]) / 1e6
 
 
 def _pooled_ms(blocks: Sequence[Block]) -> NDArray[np.float64]:

@@ -290,11 +290,8 @@ def _why(
     where = f"in {folder}" if folder is not None else "on the package index"
     if folder is None and any(sign in stderr for sign in _NETWORK_SIGNS):
         what = f"{match.group(1)} for {target}" if match else f"wheels for {target}"
-        reason = next(
-            line for line in stderr.splitlines() if any(sign in line for sign in _NETWORK_SIGNS)
-        )
         return ConfigError(
-            f"{what} cannot be downloaded: {reason.removeprefix('WARNING: ').strip()[:200]}",
+            f"{what} cannot be downloaded: {_network_reason(stderr)}",
             code="download_failed",
             hint="on a machine with internet: pip download --only-binary=:all: --no-deps "
             f"--python-version {target.python[0]}.{target.python[1]} "
@@ -315,6 +312,14 @@ def _why(
         code="download_failed",
         hint="-v shows all pip said",
     )
+
+
+def _network_reason(stderr: str) -> str:
+    """The end of what pip says about the network: the part that names the cause."""
+    lines = [line for line in stderr.splitlines() if any(sign in line for sign in _NETWORK_SIGNS)]
+    match = re.search(r"broken by '(.*)': ", lines[0])
+    text = match.group(1) if match else lines[0].removeprefix("WARNING: ")
+    return text.rstrip("\"')")[-120:].rpartition("): ")[2]
 
 
 def _wheel(path: Path) -> Wheel:

@@ -3,6 +3,7 @@
 Layout::
 
     ROOT/ab/ab12...ef.onnx   the file, named by the SHA-256 of its bytes; its presence is the truth
+    ROOT/ab/cd34...01.so     the same for a library compiled by TVM
     ROOT/ab/ab12...ef.json   what it is; written first, without it the file does not count
     ROOT/memo/KEY            sha256 of what an export with this key gave
     ROOT/tmp/                files being written; whatever is older than an hour is litter
@@ -23,7 +24,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from hwnas_sdk.core.types import Artifact
 _LOG = logging.getLogger(__name__)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KEY: Final = re.compile(r"[0-9a-z]{8,64}")
+SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "tvm": ".so"}
+"""Format of an artifact -> how its file's name ends, here and on the board."""
 _LITTER_AGE_S: Final = 3600.0
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _State = tuple[int, int, int, int]
@@ -72,13 +75,15 @@ class ArtifactCache:
     # --- files --------------------------------------------------------------------------------
 
     def path(self, sha256: str) -> Path:
-        """Where the file with this hash lies, or would lie.
+        """Where the file with this hash lies, or would lie if it were ONNX.
 
         Raises: DataError (``bad_hash``) for anything but 64 hex digits.
         """
         if not _SHA256.fullmatch(sha256):
             raise DataError(f"not a SHA-256: {sha256[:80]!r}", code="bad_hash")
-        return self.root / sha256[:2] / f"{sha256}.onnx"
+        stem = self.root / sha256[:2] / sha256
+        found = (stem.with_suffix(suffix) for suffix in SUFFIXES.values())
+        return next((path for path in found if path.exists()), stem.with_suffix(SUFFIXES["onnx"]))
 
     def put(
         self,
@@ -90,6 +95,9 @@ class ArtifactCache:
         producer: str,
         input_shapes: Mapping[str, tuple[int, ...]],
         details: Mapping[str, Any] | None = None,
+        target: str = "",
+        inputs: Sequence[tuple[str, tuple[int, ...], str]] = (),
+        tuned: bool | None = None,
     ) -> Artifact:
         """Store `data`; when it returns, its bytes survive a power cut. Idempotent.
 
@@ -98,16 +106,19 @@ class ArtifactCache:
 
         Args:
             data: the whole file.
-            format: "onnx".
+            format: "onnx" or "tvm".
             arch_id: see `Artifact`, as for the next three.
             folded: whether it is the canonical live graph.
             producer: what wrote it.
             input_shapes: full static shape of each input.
             details: more facts to keep beside it, JSON values (see `details`).
+            target: see `Artifact`, as for the next two.
+            inputs: what is fed, in order.
+            tuned: whether a compiled file is.
 
         Raises: DataError (``no_space``, ``cache_unwritable``); nothing half-written is left.
         """
-        if format != "onnx":
+        if format not in SUFFIXES:
             raise DataError(f"artifacts of format {format!r} cannot be kept", code="bad_format")
         sha256 = sha256_bytes(data)
         facts = {
@@ -120,14 +131,16 @@ class ArtifactCache:
             "input_shapes": {name: list(shape) for name, shape in input_shapes.items()},
             "details": dict(details or {}),
         }
-        target = self.path(sha256)
+        if format != "onnx":  # ONNX files keep the description they always had
+            facts |= {"target": target, "inputs": [list(entry) for entry in inputs], "tuned": tuned}
+        path = self.path(sha256).with_suffix(SUFFIXES[format])
         if self._facts(sha256) is None:
             with self._disk_errors():
-                target.parent.mkdir(exist_ok=True)
-                self._write(target.with_suffix(".json"), canonical_json(facts).encode())
-                self._write_durably(target, data)
-                self._verified[sha256] = (_state(target), facts)
-        return _artifact(facts, target)
+                path.parent.mkdir(exist_ok=True)
+                self._write(path.with_suffix(".json"), canonical_json(facts).encode())
+                self._write_durably(path, data)
+                self._verified[sha256] = (_state(path), facts)
+        return _artifact(facts, path)
 
     def get(self, sha256: str) -> Artifact | None:
         """Return the file with this hash, or None where it is missing or was damaged.
@@ -312,6 +325,9 @@ def _artifact(facts: Mapping[str, Any], path: Path) -> Artifact:
         size_bytes=facts["size_bytes"],
         path=str(path),
         input_shapes={name: tuple(shape) for name, shape in facts["input_shapes"].items()},
+        target=facts.get("target", ""),
+        inputs=tuple((name, tuple(shape), kind) for name, shape, kind in facts.get("inputs", ())),
+        tuned=facts.get("tuned"),
     )
 
 

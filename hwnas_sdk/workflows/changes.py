@@ -21,7 +21,7 @@ TEMPERATURE_TOL_C: Final = 1.0
 
 _VOLATILE: Final = frozenset(
     {
-        "clock", "disk_free_mib", "end", "freq_khz", "load1", "measured_at",
+        "clock", "conditions", "disk_free_mib", "end", "freq_khz", "load1", "measured_at",
         "memory_available_mib", "pressure_cpu_pct", "recovered", "requested", "steal_s",
         "temperature_c",
     }
@@ -137,7 +137,10 @@ _NAMED: Final[Mapping[str, Callable[[RunFacts], str | None]]] = {
     "board": lambda facts: facts.of("board", "model") or facts.of("board", "soc"),
     "operating system": _fact("board", "os"),
     "kernel": _fact("board", "kernel"),
-    "firmware": _fact("board", "firmware"),
+    "firmware": lambda facts: (
+        # Raspberry Pi's, NVIDIA's release of Linux, Android's build.
+        facts.of("board", "firmware") or facts.of("board", "l4t") or facts.of("board", "build")
+    ),
     "runtime": _runtime,
     "installed runtimes": _fact("board", "runtimes"),
     "providers": _fact("options", "providers"),
@@ -146,7 +149,8 @@ _NAMED: Final[Mapping[str, Callable[[RunFacts], str | None]]] = {
     "agent": _agent,
     "hwnas_sdk": lambda facts: _text(facts.run.plan.get("sdk_version")),
     "governor": _fact("governor"),
-    "power mode": lambda facts: facts.of("power_mode") or facts.of("board", "power_mode"),
+    "governor between jobs": _fact("options", "governor", "before"),
+    "power mode": _fact("conditions", "power_mode"),
     "boost": _fact("boost"),
     "highest clock": _clock,
     "cores used": _fact("options", "cores"),
@@ -163,18 +167,19 @@ _SHOWN: Final = frozenset(
     {
         ("board", key)
         for key in (
-            "agent_sha", "agent_version", "firmware", "kernel", "model", "os", "power_mode",
+            "agent_sha", "agent_version", "build", "firmware", "kernel", "l4t", "model", "os",
             "python", "runtimes", "soc",
         )
     }
     | {
         ("options", key)
         for key in (
-            "cores", "nice", "ort_version", "providers", "python", "runtime", "runtime_version",
+            "cores", "governor", "nice", "ort_version", "providers", "python", "runtime",
+            "runtime_version",
             "threads", "tuned",
         )
     }
-    | {(key,) for key in ("boost", "freq_max_khz", "governor", "power_mode")}
+    | {(key,) for key in ("boost", "freq_max_khz", "governor")}
 )  # fmt: skip
 """Has a name of its own in `_NAMED`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def power(agent_module: Modules, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def forbidden(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Files that cannot be read, also not by root."""
     paths: set[str] = set()
     honest = open
@@ -49,7 +49,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None
         return honest(file, *arguments, **options)
 
     monkeypatch.setattr("builtins.open", guarded)
-    yield lambda path: paths.add(str(path))
+    return lambda path: paths.add(str(path))
 
 
 def test_nothing_is_found_on_an_empty_board(power: Any, tmp_path: Path) -> None:
@@ -266,27 +266,24 @@ def test_registers_are_what_the_datasheets_say(agent_module: Modules) -> None:
     assert ina.configuration("ina260", 1) == 0x6127, "its reset value"
     error = agent_module("power.meter").SensorError
     for shunt, bus in ((0x7FFF, 8), (0x8000, 8), (100, 9)):
-        with pytest.raises(error, match="overflow|range"):
+        with pytest.raises(error, match=r"overflow|range"):
             ina.power_uw("ina219", shunt, bus, 0.1)
 
 
-@given(
-    st.sampled_from(["ina219", "ina226", "ina260"]),
-    st.floats(-1.0, 3.0),
-    st.floats(0.0, 16.0),
-)
-def test_power_survives_the_registers(chip: str, amperes: float, volts: float) -> None:
-    from device_agents.power import ina2xx_i2c as ina
+def test_power_survives_the_registers(agent_module: Modules) -> None:
+    ina = agent_module("power.ina2xx_i2c")
+    chips = st.sampled_from(["ina219", "ina226", "ina260"])
 
-    shunt_ohm = 0.002 if chip == "ina260" else 0.02
-    lsb_a = {"ina219": 10e-6 / 0.02, "ina226": 2.5e-6 / 0.02, "ina260": 1.25e-3}[chip]
-    lsb_v = 4e-3 if chip == "ina219" else 1.25e-3
-    bus = round(volts / lsb_v)
-    found = ina.power_uw(
-        chip, round(amperes / lsb_a) & 0xFFFF, bus << 3 if chip == "ina219" else bus, shunt_ohm
-    )
-    tolerance = lsb_a * volts + lsb_v * abs(amperes) + lsb_a * lsb_v
-    assert found == pytest.approx(amperes * volts * 1e6, abs=tolerance * 1e6)
+    @given(chips, st.floats(-1.0, 3.0), st.floats(0.0, 16.0))
+    def survives(chip: str, amperes: float, volts: float) -> None:
+        lsb_a = {"ina219": 10e-6 / 0.02, "ina226": 2.5e-6 / 0.02, "ina260": 1.25e-3}[chip]
+        lsb_v = 4e-3 if chip == "ina219" else 1.25e-3
+        bus = round(volts / lsb_v) << (3 if chip == "ina219" else 0)
+        found = ina.power_uw(chip, round(amperes / lsb_a) & 0xFFFF, bus, 0.02)
+        tolerance = lsb_a * volts + lsb_v * abs(amperes) + lsb_a * lsb_v
+        assert found == pytest.approx(amperes * volts * 1e6, abs=tolerance * 1e6)
+
+    survives()
 
 
 class FakeBus:

@@ -145,5 +145,6 @@ def ssh_board(
     key_file = ours / ".ssh" / "id_ecdsa"
     key.write_private_key_file(str(key_file))
     with serving(board, key) as server:
+        (board / "lease").mkdir()
         server.env["HWNAS_LEASE_DIR"] = str(board / "lease")
         yield SshBoard(server, board, key_file)

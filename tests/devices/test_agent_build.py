@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwnas_sdk import _resources
 from hwnas_sdk.core.errors import ConfigError, DeviceError
-from hwnas_sdk.devices.agent_build import agent_bytes, build_agent
+from hwnas_sdk.devices.agent_build import agent_bytes, build_agent, slim
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -46,7 +48,44 @@ def test_a_built_agent_is_reused_and_a_damaged_one_replaced(tmp_path: Path) -> N
     path.write_bytes(b"half a file")
     build_agent(tmp_path)
     assert path.read_bytes() == agent_bytes()
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, "hwnas-agent.made-of"]
+    (tmp_path / "hwnas-agent.made-of").write_text("nonsense", encoding="ascii")
+    assert build_agent(tmp_path) == path
+
+
+def test_it_is_small_and_loses_nothing_but_words(tmp_path: Path) -> None:
+    assert len(agent_bytes()) <= 100 * 1024
+    source = (
+        '"""About."""\n\nA = """\n# text\n"""  # note\n\n\ndef f():\n    """Only\n    words."""\n'
+        "\n\n# aside\nclass B:\n    x = 1\n    'x is one'\n"
+    )
+    slimmed = slim(source.encode()).decode()
+    assert "words" not in slimmed
+    assert "aside" not in slimmed
+    scope: dict[str, Any] = {}
+    exec(compile(slimmed, "slim", "exec"), scope)
+    assert scope["A"] == "\n# text\n"
+    assert scope["f"]() is None
+    assert scope["f"].__code__.co_firstlineno == 8, "tracebacks name the right lines"
+    for path in _resources.bundled("device_agents").rglob("*.py"):
+        before = path.read_bytes()
+        after = slim(before)
+        assert _program(before) == _program(after), path
+        assert before.count(b"\n") == after.count(b"\n"), path
+
+
+def _program(source: bytes) -> str:
+    """The syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # type: ignore[attr-defined]
+                each
+                for each in body
+                if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return ast.dump(tree)
 
 
 def test_it_holds_sources_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 
 import paramiko
@@ -12,6 +13,9 @@ from ssh_server import Relay
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.drivers.ssh import open_shell
+from hwnas_sdk.devices.transports.ssh_link import ask_host_key
+from hwnas_sdk.devices.transports.ssh_target import ssh_target
+from hwnas_sdk.devices.uri import DeviceUri
 
 
 @pytest.fixture
@@ -161,8 +165,6 @@ def test_closed_port(ssh_board) -> None:
 
 
 def test_unknown_name() -> None:
-    from hwnas_sdk.devices.uri import DeviceUri
-
     uri = DeviceUri.parse("ssh://pi@no-such-board.invalid")
     with pytest.raises(DeviceError, match="cannot be resolved") as caught:
         open_shell(uri, name="board").run("true")
@@ -171,7 +173,6 @@ def test_unknown_name() -> None:
 
 def test_something_else_answers(ssh_board) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        import threading
 
         def answer() -> None:
             stream, _ = listener.accept()
@@ -228,8 +229,6 @@ def test_identity_option_and_ssh_config(ssh_board) -> None:
         f"Host shelf\n  HostName 127.0.0.1\n  Port {ssh_board.server.port}\n  User pi\n"
         f"  IdentityFile {elsewhere}\n"
     )
-    from hwnas_sdk.devices.uri import DeviceUri
-
     shell = open_shell(DeviceUri.parse("ssh://shelf"), name="board")
     assert shell.run("echo in").text == "in"
     shell.close()
@@ -240,9 +239,6 @@ def test_pulled_cable_is_noticed_while_connecting(ssh_board) -> None:
     relay = Relay(ssh_board.server.port)
     relay.pull()
     uri = ssh_board.uri(port=relay.port)
-    from hwnas_sdk.devices.transports.ssh_link import ask_host_key
-    from hwnas_sdk.devices.transports.ssh_target import ssh_target
-
     with pytest.raises(DeviceError) as caught:
         ask_host_key(ssh_target(uri), device_id="board", timeout_s=0.5)
     assert caught.value.code == "unreachable"

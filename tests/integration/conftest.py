@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from integration_host import Host
 from qemu_board import AdbServer, Board, is_built, unavailable
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this is slow, and emulation is slower still when the machine is busy."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.slow)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +53,6 @@ def ready_board(_emulation: None) -> Iterator[Board]:
 @pytest.fixture(scope="session")
 def make_host(
     tmp_path_factory: pytest.TempPathFactory, adb_server: AdbServer
-) -> Iterator[type[Host]]:
-    """A function that makes a host: a data folder and an environment of its own."""
-
-    class OwnHost(Host):
-        def __init__(self, name: str) -> None:
-            super().__init__(tmp_path_factory.mktemp(name), environ=adb_server.environ)
-
-    yield OwnHost
+) -> Callable[[str], Host]:
+    """Makes a host: a data folder of its own, the adb server of the run."""
+    return lambda name: Host(tmp_path_factory.mktemp(name), environ=adb_server.environ)

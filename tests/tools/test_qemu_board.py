@@ -199,6 +199,6 @@ def test_the_tool_runs_as_a_folder_and_says_what_there_is(tmp_path: Path) -> Non
     assert said["cache"] == str(tmp_path)
 
 
-@pytest.mark.parametrize("script", ["boot.sh", "customize.sh"])
+@pytest.mark.parametrize("script", ["boot.sh", "essential.sh", "customize.sh"])
 def test_the_shell_scripts_parse(script: str) -> None:
     run(["sh", "-n", TOOL / script])

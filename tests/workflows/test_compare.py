@@ -149,7 +149,8 @@ def facts(run: str, *environments: Mapping[str, Any], **settings: Any) -> RunFac
     plan = {"sdk_version": "0.2.0", "settings": {"name": "quick", **settings}}
     return RunFacts(
         Run(
-            id=run, kind="measure", plan=plan, plan_hash="0" * 64, seed=0, created_at="2026-01-01T00:00:00",
+            id=run, kind="measure", plan=plan, plan_hash="0" * 64, seed=0,
+            created_at="2026-01-01T00:00:00",
             finished_at=None, result=None, resumed=False,
         ),
         spec,
@@ -184,7 +185,8 @@ def test_records_of_an_older_version_lack_the_board() -> None:
         "b",
         {
             "options": {"runtime": "ort", "runtime_version": "1.31.1"},
-            "board": {"os": "Debian 13", "glibc": "2.41", "power_mode": {"name": "MAXN", "id": 0}},
+            "board": {"os": "Debian 13", "jetpack": "6.2", "l4t": "36.4.3"},
+            "conditions": {"power_mode": "MAXN", "fan_pwm": [255]},
         },
         threads=2,
     )
@@ -192,7 +194,8 @@ def test_records_of_an_older_version_lack_the_board() -> None:
     assert changed == {
         "operating system": (None, "Debian 13"),
         "runtime": ("ort 1.30.0", "ort 1.31.1"),
-        "power mode": (None, "id 0, name MAXN"),
-        "board: glibc": (None, "2.41"),
+        "firmware": (None, "36.4.3"),
+        "power mode": (None, "MAXN"),
+        "board: jetpack": (None, "6.2"),
         "settings: threads": (None, "2"),
     }

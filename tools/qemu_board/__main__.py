@@ -36,6 +36,8 @@ def main() -> int:
             return _cannot(options, reason)
         result = options.do(options)
     except BoardError as exc:
+        if _may_skip(options):
+            return _cannot(options, f"no emulated board: {exc}")
         print(f"error: {exc}", file=sys.stderr)
         return 1
     if isinstance(result, int):
@@ -50,8 +52,11 @@ def main() -> int:
 def _cannot(options: argparse.Namespace, reason: str) -> int:
     """Say why not; no failure when the caller can do without, unless boards are required."""
     print(reason, file=sys.stderr)
-    may_skip = getattr(options, "or_skip", False) and not os.environ.get("HWNAS_REQUIRE_BOARD")
-    return 0 if may_skip else 3
+    return 0 if _may_skip(options) else 3
+
+
+def _may_skip(options: argparse.Namespace) -> bool:
+    return getattr(options, "or_skip", False) and not os.environ.get("HWNAS_REQUIRE_BOARD")
 
 
 def _show(result: dict[str, Any]) -> None:

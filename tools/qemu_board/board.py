@@ -315,6 +315,10 @@ class Board:
         """How many SSH connections were let in since the board was made."""
         return self.console.count("Accepted publickey for ")
 
+    def ssh_commands(self) -> int:
+        """How many commands were started over SSH since the board was made."""
+        return self.console.count("Starting session: command for ")
+
     def kill(self, pattern: str, *, signal_number: int = signal.SIGKILL) -> int:
         """Signal the processes whose command line contains `pattern`; returns how many."""
         count = 0

@@ -49,6 +49,8 @@ mount -t tmpfs -o mode=755,size=16m tmpfs "$root/run"
 mkdir -m 755 "$root/run/sshd"
 mkdir -m 1777 "$root/run/lock"
 hostname "$HOSTNAME"
+# `pi` may raise its priority, as after "pi - nice -20" in limits.conf; sshd here reads no such file.
+prlimit --pid $$ --nice=40:40 2>/dev/null || : # needs CAP_SYS_RESOURCE
 
 inside() {
   env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root \
@@ -60,7 +62,8 @@ serve() { # start again what ended, as an init does
     sleep 1
   done
 }
-serve /usr/sbin/sshd -D -e -o "ListenAddress=$ADDRESS" -o UseDNS=no -o UsePAM=no &
+serve /usr/sbin/sshd -D -e -o "ListenAddress=$ADDRESS" -o UseDNS=no -o UsePAM=no \
+  -o LogLevel=VERBOSE &
 if [ "$ADB" = 1 ]; then
   serve /usr/lib/android-sdk/platform-tools/adbd &
 fi

@@ -22,7 +22,9 @@ from .recipe import (
     BOARD_PACKAGES,
     BOARD_PYTHON,
     DEBIAN_ARCH,
+    DPKG_OPTIONS,
     HERE,
+    HOOKS,
     SUITE,
     WHEEL_PLATFORMS,
     base_name,
@@ -99,11 +101,11 @@ def _build_base() -> None:
     with _workshop() as shop:
         root = shop / "root"
         mirror = os.environ.get("HWNAS_BOARD_MIRROR")
+        hooks = [f'--{name}-hook={shlex.quote(str(HERE / name))}.sh "$1"' for name in HOOKS]
         run(
-            [*_MORTAL, "mmdebstrap", f"--arch={DEBIAN_ARCH}", "--variant=minbase",
-             f"--include={','.join(BOARD_PACKAGES)}", "--dpkgopt=force-unsafe-io",
-             f"--customize-hook={shlex.quote(str(HERE / 'customize.sh'))} \"$1\"", "--mode=root",
-             SUITE, root, *([mirror] if mirror else [])],
+            [*_MORTAL, "mmdebstrap", "--mode=root", f"--arch={DEBIAN_ARCH}", "--variant=minbase",
+             f"--include={','.join(BOARD_PACKAGES)}", *DPKG_OPTIONS, *hooks, SUITE, root,
+             *([mirror] if mirror else [])],
             timeout_s=3600, env={**os.environ, "TMPDIR": str(shop)},
         )  # fmt: skip
         _finish(root, base_name())

@@ -17,6 +17,13 @@ MACHINE = "aarch64"
 BOARD_PACKAGES = (
     "openssh-server", "python3", "python3-venv", "python3-pip", "iproute2", "procps",
 )  # fmt: skip
+# Documentation takes time to unpack and room to carry.
+DPKG_OPTIONS = (
+    "--dpkgopt=force-unsafe-io",
+    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")),
+)
+HOOKS = ("essential", "customize")
+"""Scripts beside this file that mmdebstrap runs on the new root."""
 
 # Command -> Debian package, on the host.
 HOST_COMMANDS = {
@@ -49,7 +56,8 @@ def cache_dir() -> Path:
 
 def base_name() -> str:
     """Name of the Debian root: changes with the recipe."""
-    recipe = [SUITE, DEBIAN_ARCH, BOARD_PACKAGES, (HERE / "customize.sh").read_text()]
+    hooks = [(HERE / f"{name}.sh").read_text() for name in HOOKS]
+    recipe = [SUITE, DEBIAN_ARCH, BOARD_PACKAGES, DPKG_OPTIONS, hooks]
     return f"base-{_digest(recipe)}"
 
 

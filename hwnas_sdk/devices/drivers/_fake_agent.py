@@ -490,6 +490,7 @@ def main() -> int:
     parser.add_argument("--mode", default="")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--delay-s", type=float, default=0.02)
+    parser.add_argument("--host-timeout", type=float, default=0.0, help="taken note of only")
     options = parser.parse_args()
     modes = _modes_of(options.mode)
     board = _Board(options.work, modes, seed=options.seed, delay_s=options.delay_s)

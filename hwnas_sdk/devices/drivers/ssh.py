@@ -1,7 +1,8 @@
 """``ssh://[user@]host[:port]``: a board that is reached by SSH.
 
 Options: ``work=DIR`` (the agent's folder there), ``python=PATH``, ``identity=FILE`` (private key),
-``governor=keep`` (leave the clock governor alone).
+``governor=keep`` (leave the clock governor alone), ``power=SOURCE`` (which energy sensor, where the
+board cannot tell: ``hwmon:rail=VDD_IN``, ``ina226:bus=1,addr=0x40,shunt_ohm=0.1``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hwnas_sdk.devices.transports.ssh_target import ssh_target
 from hwnas_sdk.devices.uri import DeviceUri
 
 DEFAULT_WORK = "$HOME/.local/share/hwnas"
-_OPTIONS = ("work", "python", "identity", "governor")
+_OPTIONS = ("work", "python", "identity", "governor", "power")
 
 
 def open_shell(uri: DeviceUri, *, name: str) -> SshShell:
@@ -36,6 +37,7 @@ def open_transport(uri: DeviceUri, *, name: str) -> RemoteTransport:
         open_shell(uri, name=name),
         work=uri.options.get("work") or DEFAULT_WORK,
         python=uri.options.get("python"),
+        agent_options=["--power", uri.options["power"]] if uri.options.get("power") else (),
     )
 
 

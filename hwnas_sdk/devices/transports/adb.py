@@ -55,10 +55,7 @@ class AdbShell(BoardShell):
     def run(
         self, command: str, *, stdin: bytes | Iterable[bytes] = b"", timeout_s: float = 30.0
     ) -> Completed:
-        """Run `command` to its end; see `BoardShell.run`.
-
-        A command that a signal ended has the status 128 + signal, as shells say it.
-        """
+        """Run `command` to its end; see `BoardShell.run`."""
         deadline = Deadline.after(timeout_s)
         target = self._found()
         has_status = "shell_v2" in target.features
@@ -150,7 +147,7 @@ class AdbShell(BoardShell):
     def _lost(self, cause: Exception) -> DeviceError:
         self._forget()
         return DeviceError(
-            f"the link to {self.device_id!r} broke: {cause or 'no answer'}",
+            f"the link to {self.device_id!r} broke: {str(cause) or 'no answer'}",
             device_id=self.device_id,
             code="link_lost",
             hint="what was started there goes on; the same command continues",

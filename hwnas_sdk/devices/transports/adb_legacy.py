@@ -14,7 +14,7 @@ import socket
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.devices.transports.base import Channel
 from hwnas_sdk.devices.transports.shell import Completed
-from hwnas_sdk.devices.transports.shell_v2 import StreamLostError, send_all
+from hwnas_sdk.devices.transports.shell_v2 import StreamLostError, send_all, status_of
 
 
 def converse_legacy(
@@ -47,7 +47,7 @@ def converse_legacy(
     status, newline, stderr = rest.partition(b"\n")
     if not found or not newline or not status.isdigit():
         raise StreamLostError("the stream ended without an exit status")
-    return Completed(int(status), stdout, stderr)
+    return Completed(status_of(bytes([int(status) & 255])), stdout, stderr)
 
 
 class LegacyChannel(Channel):

@@ -43,6 +43,12 @@ def stdin_packets(stdin: bytes | Iterable[bytes]) -> Iterator[bytes]:
     yield packet(CLOSE_STDIN)
 
 
+def status_of(content: bytes) -> int:
+    """Exit status in an EXIT packet, negative for a signal (shells and `adbd` add 128)."""
+    status = content[0] if content else 255
+    return 128 - status if 128 < status < 255 else status
+
+
 class PacketReader:
     """Takes bytes as they come, gives whole packets."""
 
@@ -95,7 +101,7 @@ def converse(
                 if kind in outputs:
                     outputs[kind] += content
                 elif kind == EXIT:
-                    status = content[0] if content else 255
+                    status = status_of(content)
                     return Completed(status, bytes(outputs[STDOUT]), bytes(outputs[STDERR]))
 
 
@@ -169,9 +175,7 @@ class ShellV2Channel(Channel):
         """Exit status, negative for a signal; None while it runs or when the link broke."""
         if wait_s > 0.0:
             self._ended.wait(wait_s)
-        if self._status is None:
-            return None
-        return 128 - self._status if self._status > 128 else self._status
+        return self._status
 
     @property
     def link_lost(self) -> bool:
@@ -203,7 +207,7 @@ class ShellV2Channel(Channel):
         elif kind == STDERR:
             self._errors = (self._errors + content)[-_TAIL_BYTES:]
         elif kind == EXIT:
-            self._status = content[0] if content else 255
+            self._status = status_of(content)
             self._ended.set()
 
     def _write(self, data: bytes, deadline: Deadline) -> None:

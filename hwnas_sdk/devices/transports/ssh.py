@@ -273,10 +273,12 @@ class SshChannel(Channel):
     def read_line(self, limit_bytes: int) -> bytes:
         """One line, what came before our mark left out; b"" at the end of the stream."""
         while True:
-            line = self._read_raw_line(limit_bytes)
+            line = self._read_raw_line(limit_bytes if self._begun else _NOISE_LIMIT)
             if self._begun or not line:
                 return line
             self._begun = line.strip() == _MARK.encode()
+            if not self._begun:  # what a login shell says may explain why nothing follows
+                self._tail += line[-_TAIL_BYTES:]
 
     def _read_raw_line(self, limit_bytes: int) -> bytes:
         searched = 0

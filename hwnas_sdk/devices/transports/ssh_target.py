@@ -49,7 +49,7 @@ def ssh_target(uri: DeviceUri) -> SshTarget:
     Raises: ConfigError for a malformed URI, a missing ``identity`` or a damaged configuration.
     """
     user, alias, port = _split(uri)
-    config = _config_of(alias)
+    config = _config_of(alias, port)
     host = str(config.get("hostname") or alias)
     identity = uri.options.get("identity")
     if identity is not None and not Path(identity).expanduser().is_file():
@@ -101,7 +101,7 @@ def _number(text: object, where: str) -> int | None:
     return int(str(text))
 
 
-def _config_of(alias: str) -> Mapping[str, Any]:
+def _config_of(alias: str, port: int | None) -> Mapping[str, Any]:
     """What ``~/.ssh/config`` says about `alias`; nothing without that file."""
     path = Path.home() / ".ssh" / "config"
     if not path.is_file():
@@ -109,8 +109,11 @@ def _config_of(alias: str) -> Mapping[str, Any]:
     from hwnas_sdk.devices.transports.ssh_link import load_paramiko
 
     paramiko = load_paramiko()
+    # The first value counts, also where the file's own lines use it (%p).
+    first = f"Host *\n  Port {port}\n" if port else ""
     try:
-        return dict(paramiko.SSHConfig.from_path(str(path)).lookup(alias))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return dict(paramiko.SSHConfig.from_text(first + text).lookup(alias))
     except Exception as exc:  # its parser raises many types
         raise ConfigError(
             f"{path} cannot be read: {exc}", hint="ssh -G HOST shows what ssh makes of it"

@@ -55,7 +55,7 @@ def idle_power(
     if hasattr(read_uj, "measure_overhead"):
         read_uj.measure_overhead()
     time.sleep(getattr(read_uj, "settle_s", 0.0))
-    powers_mw = []
+    powers_mw = []  # type: list[float]
     begin = _marks(read_uj)
     begin_ns = time.monotonic_ns()
     last_ns, last_uj = begin_ns, read_uj()

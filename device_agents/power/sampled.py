@@ -183,11 +183,12 @@ def poll(root: str, choice: str, parent_pid: int) -> None:
     _leave_the_cores()
     try:
         read_uw = power.open_power(root, choice)
-        period_s = next_s = None
+        period_s = 0.0
+        next_s = None  # type: float | None
         cpu_ns = time.process_time_ns()  # starting up is not polling
         while True:
             wait_s = None if next_s is None else max(0.0, next_s - time.monotonic())
-            if select.select([0], [], [], wait_s)[0]:
+            if select.select([0], [], [], wait_s)[0] or next_s is None:
                 words = os.read(0, 256).split()
                 if not words:
                     return

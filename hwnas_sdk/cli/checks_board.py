@@ -1,4 +1,7 @@
-"""What `hwnas doctor` asks of a board: does it answer, what can it run, does it know its power."""
+"""What `hwnas doctor` asks of a board: does it answer, what can it run, does it know its power.
+
+All waits are bounded by the transport: some seconds to connect, `Timeouts` for the answers.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,45 @@ from typing import Any
 
 from hwnas_sdk.cli.checks import Check
 from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.devices_rows import entry_of
 from hwnas_sdk.core.errors import HwnasError
+from hwnas_sdk.devices.board_shell import has_shell
 from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.devices.uri import DeviceUri
 
 EXIT_BOARD = 4
+LOW_DISK_MIB = 200
+_LOCAL_RUNTIME = "python3 -m pip install onnxruntime numpy, for the interpreter of its URI"
+HOT_C = 70.0
+
+# Errors that say more than "does not answer": the part of a board they are about, and the fix.
+_PARTS = {
+    "host_key_unknown": ("host key", "hwnas devices trust {name}"),
+    "host_key_changed": ("host key", ""),
+    "auth_failed": ("login", ""),
+    "python_missing": ("python", ""),
+    "python_too_old": ("python", ""),
+    "deploy_failed": ("folder", ""),
+    "no_space": ("disk", "hwnas devices clean {name}"),
+}
 
 
 def check_board(app: App, name: str) -> Iterator[Check]:
     """Findings about the board `name`; one that does not answer gives a single finding."""
     label = f"board {name}"
     try:
+        _, uri = entry_of(app, name)
         session = app.session(name)
         found = session.probe()
     except HwnasError as exc:
-        yield Check(name=label, ok=False, detail=exc.message, fix=exc.hint, exit_code=EXIT_BOARD)
+        part, fix = _PARTS.get(exc.code, ("", ""))
+        yield Check(
+            name=f"{label} {part}".rstrip(),
+            ok=False,
+            detail=exc.message,
+            fix=fix.format(name=name) or exc.hint,
+            exit_code=EXIT_BOARD,
+        )
         return
     spec = session.spec
     yield Check(
@@ -30,14 +58,63 @@ def check_board(app: App, name: str) -> Iterator[Check]:
         f"{spec.machine}",
         exit_code=EXIT_BOARD,
     )
-    yield from _check_runtimes(f"{label} runtime", session, found)
+    is_remote = has_shell(uri)
+    fix = f"hwnas devices setup {name}" if is_remote else _LOCAL_RUNTIME
+    if is_remote:
+        yield from _check_remote(label, uri, session)
+    yield from _check_runtimes(f"{label} runtime", session, found, fix)
+    if is_remote:
+        yield from _check_conditions(label, name, found.get("environment") or {})
     if session.needs_artifacts:
         yield _check_power(f"{label} power", session, found)
         yield _check_quiet(f"{label} quiet", found)
 
 
+def _check_remote(label: str, uri: DeviceUri, session: DeviceSession) -> Iterator[Check]:
+    """Who it is and what runs our agent there."""
+    if uri.scheme == "ssh":
+        from hwnas_sdk.devices.known_hosts import host_of, trusted
+
+        keys = ", ".join(f"{key.kind} {key.fingerprint}" for key in trusted(host_of(uri)))
+        yield Check(name=f"{label} host key", ok=True, detail=keys or "trusted")
+    python = session.spec.details.get("python")
+    if python:
+        yield Check(name=f"{label} python", ok=True, detail=str(python))
+
+
+def _check_conditions(label: str, name: str, environment: Mapping[str, Any]) -> Iterator[Check]:
+    """Governor, temperature and disk: what disturbs or stops a measurement there."""
+    governor = environment.get("governor")
+    ok = governor in {None, "performance"}
+    yield Check(
+        name=f"{label} governor",
+        ok=ok,
+        detail=str(governor) if governor else "not visible",
+        fix=""
+        if ok
+        else "set for each job where allowed; else on the board, as root: "
+        "echo performance | tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    )
+    temperature_c = environment.get("temperature_c")
+    ok = temperature_c is None or temperature_c < HOT_C
+    yield Check(
+        name=f"{label} temperature",
+        ok=ok,
+        detail="no sensor" if temperature_c is None else f"{temperature_c:.0f} C",
+        fix="" if ok else "let it cool down, add a fan or a heat sink",
+    )
+    free_mib = environment.get("disk_free_mib")
+    ok = free_mib is None or free_mib >= LOW_DISK_MIB
+    yield Check(
+        name=f"{label} disk",
+        ok=ok,
+        detail="not visible" if free_mib is None else f"{free_mib / 1024:.1f} GiB free",
+        fix="" if ok else f"hwnas devices clean {name}",
+    )
+
+
 def _check_runtimes(
-    label: str, session: DeviceSession, found: Mapping[str, Any]
+    label: str, session: DeviceSession, found: Mapping[str, Any], fix: str
 ) -> Iterator[Check]:
     if not session.needs_artifacts:  # a table runs nothing
         return
@@ -52,7 +129,7 @@ def _check_runtimes(
         name=label,
         ok=ok,
         detail="; ".join(working + broken) or "none found",
-        fix="" if ok else "on the board: python3 -m pip install onnxruntime numpy",
+        fix="" if ok else fix,
         exit_code=EXIT_BOARD,
     )
 

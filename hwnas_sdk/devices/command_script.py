@@ -176,11 +176,11 @@ def poll_command(job_dir: str, *, first: int, wait_s: float, pause_s: float) -> 
         "done\n"
         # Before the files: what ends between the two looks is then seen at the next poll.
         'a=0; same "$1" "$2" && a=1\n'
-        'echo "alive 1"; printf $a\n'
+        'echo "alive 1"; printf $a; show state\n'
         'while [ -e "done.$i" ]; do\n'
         '  for f in done out err res cpu; do show "$f.$i"; done; i=$((i + 1))\n'
         "done\n"
-        "for f in snap.* meta state; do show $f; done\n:\n"
+        "for f in snap.* meta; do show $f; done\n:\n"
     )
 
 

@@ -105,6 +105,8 @@ class JobAssembler:
         environment = {**self._environment, **(extra_environment or {})}
         if isinstance(done.get("environment"), dict):
             environment["end"] = done["environment"]
+        if isinstance(done.get("throttle"), dict):
+            environment["throttle"] = done["throttle"]
         facts = [state.facts for state in self._items.values()]
         return JobResult(
             job_id=self._job.id,

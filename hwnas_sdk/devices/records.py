@@ -31,6 +31,8 @@ BASELINE_TOL_REL: Final = 0.10
 OUTLIERS_MAX_SHARE: Final = 0.02
 CLOCK_TOL_REL: Final = 0.01
 CLOCK_MIN_S: Final = 5.0
+CPU_PROVIDER: Final = "CPUExecutionProvider"
+"""Elsewhere the processor waits for the accelerator: CPU time says nothing of others' work."""
 P90_MIN_SAMPLES: Final = 64
 """LoadGen's early-stopping minimum for the 90th percentile."""
 
@@ -170,7 +172,8 @@ def _details(
         "runtime": {
             "name": context.job.settings.runtime,
             **context.options,
-            "tuned": got.facts.get("tuned", context.options.get("tuned")),
+            "version": context.options.get("runtime_version"),
+            "tuned": _first_known(got.facts.get("tuned"), context.options.get("tuned")),
         },
         "outcome": context.result.outcome,
         "seed": context.job.seed,
@@ -229,8 +232,10 @@ def _machine_flags(context: _Context) -> set[str]:
     flags: set[str] = set()
     if context.spec.machine != "bare":
         flags.add(context.spec.machine)
-    governor = environment.get("governor")
-    if governor is not None and governor != "performance":
+    end = environment.get("end")
+    end = end if isinstance(end, Mapping) else {}
+    governors = {environment.get("governor"), end.get("governor")} - {None}
+    if governors - {"performance"}:
         flags.add("governor_not_pinned")
     wanted_nice, nice = requested.get("nice"), options.get("nice")
     if wanted_nice is not None and options and (nice is None or nice > wanted_nice):
@@ -242,9 +247,10 @@ def _machine_flags(context: _Context) -> set[str]:
         slack_s = max(CLOCK_TOL_REL * clock["host_s"], 0.1)
         if abs(clock["host_s"] - clock["board_s"]) > slack_s:
             flags.add("clock_unreliable")
-    limit_c = context.spec.details.get("temperature_limit_c")
-    end = environment.get("end")
-    end_c = end.get("temperature_c") if isinstance(end, Mapping) else None
+    limit_c = _first_known(
+        context.spec.details.get("temperature_limit_c"), end.get("temperature_limit_c")
+    )
+    end_c = end.get("temperature_c")
     if limit_c is not None and end_c is not None and end_c > limit_c:
         flags.add("too_hot")
     return flags
@@ -258,13 +264,15 @@ def _load_flags(context: _Context, blocks: Sequence[Block]) -> set[str]:
     total = cpu_wall_ratio(blocks)
     # The label is a median over blocks: it is spoilt by a contended majority of short blocks even
     # when the long ones keep the sums in order, and the sums catch one very bad block.
-    if total is not None and min(total, float(np.median(ratios))) < CPU_WALL_MIN * threads:
+    is_cpu = (context.options.get("providers") or [CPU_PROVIDER])[0] == CPU_PROVIDER
+    limit = CPU_WALL_MIN * threads
+    if is_cpu and total is not None and min(total, float(np.median(ratios))) < limit:
         flags.add("contended")
     wall_ns = _known_sum([block.wall_ns for block in blocks])
     steal_ns = _known_sum([block.steal_ns for block in blocks])
     if wall_ns and steal_ns is not None and steal_ns - STEAL_TICK_NS > STEAL_MAX_REL * wall_ns:
         flags.add("steal")
-    if any(block.throttle for block in blocks):
+    if any(block.throttle for block in blocks) or _throttled_beside(context, blocks):
         flags.add("throttled")
     clocks = np.array([block.freq_khz for block in blocks if block.freq_khz], dtype=np.float64)
     if clocks.size:
@@ -272,6 +280,17 @@ def _load_flags(context: _Context, blocks: Sequence[Block]) -> set[str]:
         if float(left.mean()) > FREQUENCY_MAX_SHARE:
             flags.add("frequency_changed")
     return flags
+
+
+def _throttled_beside(context: _Context, blocks: Sequence[Block]) -> bool:
+    """Whether a block lies in an interval at whose end the board said that it had throttled."""
+    throttle = context.result.environment.get("throttle")
+    seen = throttle.get("seen") if isinstance(throttle, Mapping) else None
+    return any(
+        block.t_ns <= end_ns and block.t_ns + (block.wall_ns or 0) >= begin_ns
+        for begin_ns, end_ns, _ in seen or ()
+        for block in blocks
+    )
 
 
 def _precision_flags(
@@ -382,6 +401,11 @@ def _pooled_ms(blocks: Sequence[Block]) -> NDArray[np.float64]:
     if not blocks:
         return np.empty(0)
     return np.concatenate([block.samples_ns for block in blocks]) / 1e6
+
+
+def _first_known(*values: Any) -> Any:
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)
 
 
 def _known_sum(values: Sequence[int | None]) -> int | None:

@@ -43,7 +43,10 @@ class ProfileFile(BaseModel):
     name: str
     space: str
     reference_set: str = Field(description="profiles of different reference sets do not compare")
-    origin: Origin
+    origin: Origin = Field(
+        description="measured (by us, on the device), simulated, imported (from somebody's table) "
+        "or predicted"
+    )
     runtime: str
     settings: str
     folded: bool
@@ -54,7 +57,10 @@ class ProfileFile(BaseModel):
     missing: list[str] = Field(
         default_factory=list, description="references without a valid measurement"
     )
-    source: str
+    source: str = Field(
+        min_length=1,
+        description="where the numbers come from: the run, or table, and who measured it on what",
+    )
     references: list[ReferenceEntry] = Field(min_length=1)
 
 

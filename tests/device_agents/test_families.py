@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -42,6 +42,13 @@ def says(root: Path, name: str, answers: dict[str, str]) -> None:
         f'"{arguments}") cat "{RECORDED / file}" ;;\n' for arguments, file in answers.items()
     )
     program(root, name, f'case "$*" in\n{cases}*) exit 64 ;;\nesac\n')
+
+
+@pytest.fixture
+def describe(agent_module: Modules, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """The probe's description, as on an Arm board (x86 is told by the machine alone)."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    return cast("Callable[[str], Any]", agent_module("agent.board").describe)
 
 
 def refused(parser: Callable[[str], object], text: str) -> bool:
@@ -99,14 +106,14 @@ def test_firmware_texts(agent_module: Modules) -> None:
         assert refused(parser, text_of("rpi_no_permission.txt"))
 
 
-def test_a_raspberry_pi_is_described(agent_module: Modules, tmp_path: Path) -> None:
+def test_a_raspberry_pi_is_described(describe: Callable[[str], Any], tmp_path: Path) -> None:
     root = tree(tmp_path, PI4)
     says(
         tmp_path,
         "vcgencmd",
         {"version": "rpi4_version.txt", "bootloader_version": "rpi5_bootloader_version.txt"},
     )
-    found = agent_module("agent.board").describe(root)
+    found = describe(root)
     assert found["family"] == "raspberry_pi"
     assert found["model"] == "Raspberry Pi 4 Model B Rev 1.4"
     assert found["soc"] == "BCM2711"
@@ -188,9 +195,9 @@ def test_clocks_are_locked_when_no_core_has_a_choice(agent_module: Modules) -> N
     assert free["fan"] == "Dynamic Speed Control=nvfancontrol hwmon0_pwm1=69"
 
 
-def test_a_jetson_is_described(agent_module: Modules, jetson: Any, tmp_path: Path) -> None:
+def test_a_jetson_is_described(describe: Callable[[str], Any], jetson: Any, tmp_path: Path) -> None:
     root = tree(tmp_path, ORIN)
-    found = agent_module("agent.board").describe(root)
+    found = describe(root)
     assert found["family"] == "jetson"
     assert found["soc"] == "tegra234"
     assert found["l4t"] == "35.4.1"
@@ -312,11 +319,11 @@ def test_android_texts(agent_module: Modules) -> None:
         assert refused(parser, denied)
 
 
-def test_a_phone_is_described(agent_module: Modules, phone: Any, tmp_path: Path) -> None:
+def test_a_phone_is_described(describe: Callable[[str], Any], phone: Any, tmp_path: Path) -> None:
     android, root = phone
     cpu = "sys/devices/system/cpu/cpu%d/cpu_capacity"
     tree(tmp_path, {cpu % 0: "160\n", cpu % 1: "1024\n"})
-    found = agent_module("agent.board").describe(root)
+    found = describe(root)
     assert found["family"] == "android"
     assert found["model"] == "Google Pixel 6"
     assert found["soc"] == "Google GS101"

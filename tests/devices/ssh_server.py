@@ -46,7 +46,7 @@ class BoardSshServer:
         self._thread.start()
 
     def drop_all(self) -> None:
-        """End every connection at once, with a reset, as a killed sshd or a rebooted router does."""
+        """End every connection at once, with a reset, as a rebooted router does."""
         transports, self._transports = self._transports, []
         for transport in transports:
             with contextlib.suppress(OSError):
@@ -243,5 +243,3 @@ def agents_of(work: Path) -> list[int]:
             if is_agent and str(work).encode() in words:
                 found.append(int(path.parent.name))
     return found
-
-

@@ -120,6 +120,7 @@ def changed_clock(*clocks_khz: int) -> dict[str, Any]:
 
 OUTLIERS = block(n=100)
 OUTLIERS.samples_ns[:4] = 3_000_000  # 4 of 100, in each of five blocks
+GPU = {"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 OTHER = {"providers": ["CUDAExecutionProvider"]}
 HOT = {"details": {"temperature_limit_c": 45.0}}
 
@@ -143,6 +144,9 @@ TABLE: list[tuple[str, dict[str, Any]]] = [
     ("throttled", {"item": {"blocks": (*GOOD.blocks[:4], block(throttle=1, t_s=5))}}),
     ("frequency_changed", {"item": changed_clock(1500, 1500, 1200, 1500, 1500)}),
     ("too_hot", {"spec": HOT}),
+    ("too_hot", {"environment": {"end": {"temperature_c": 86.0, "temperature_limit_c": 85.0}}}),
+    ("throttled", {"environment": {"throttle": {"seen": [[5_000_000_000, 6_000_000_000, ["x"]]]}}}),
+    ("governor_not_pinned", {"environment": {"end": {"governor": "ondemand"}}}),
     ("sentinel_drift", {"result": sentinels(2e6, 2.1e6)}),
     ("sentinel_drift", {"result": sentinels(2e6, 2.3e6), "spec": {"machine": "virtualised"}}),
     ("sentinel_drift", {"baseline_ms": 1.7}),
@@ -208,6 +212,15 @@ def test_a_good_run_has_no_flags() -> None:
         {"result": sentinels(2e6, 2.04e6)},
         {"result": sentinels(2e6), "baseline_ms": 1.95},
         {"environment": {"governor": None}},
+        {"environment": {"end": {"temperature_c": 84.0, "temperature_limit_c": 85.0}}},
+        {"environment": {"throttle": {"seen": [[6_000_000_000, 7_000_000_000, ["x"]]]}}},
+        {"environment": {"throttle": {"polls": 3, "seen": [], "error": "parse_failed"}}},
+        {
+            "options": GPU,
+            "facts": GPU,
+            "requested": GPU,
+            "item": {"blocks": blocks(*[1e6] * 5, cpu_ns=20_000_000)},
+        },
         {"environment": {"clock": {"host_s": 10.0, "board_s": 10.05}}},
         {"environment": {"clock": {"host_s": 0.2, "board_s": 0.1}}},
         {
@@ -277,9 +290,22 @@ def test_numbers_of_a_record() -> None:
     assert record.details["warmup_s"] == 0.2
     assert record.details["stop"] == "precision"
     assert record.details["runtime"]["threads"] == 1
+    assert record.details["runtime"]["name"] == "ort"
+    assert record.details["runtime"]["tuned"] is None
     assert record.environment["governor"] == "performance"
     assert record.measured_at == "2026-01-01T00:00:00+00:00"
     assert (record.run_id, record.item, record.attempt) == ("run", "net", 1)
+
+
+@pytest.mark.parametrize(
+    ("of_item", "of_job", "tuned"), [(True, False, True), (False, None, False), (None, True, True)]
+)
+def test_a_record_says_what_ran_and_whether_it_was_tuned(of_item, of_job, tuned) -> None:
+    options = {"runtime": "tvm", "runtime_version": "0.27.0", "tuned": of_job}
+    record = record_of(options=options, facts={"tuned": of_item}, settings={"runtime": "tvm"})
+    assert record.details["runtime"]["name"] == "tvm"
+    assert record.details["runtime"]["version"] == "0.27.0"
+    assert record.details["runtime"]["tuned"] is tuned
 
 
 def test_few_samples_have_no_tail() -> None:

@@ -1,4 +1,4 @@
-"""Trusting boards: a key is shown, pinned, refused when it changes; the user's file is only read."""
+"""Trusting boards: a key is pinned, refused when it changes; the user's file is only read."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ def test_talkative_login_shell_is_no_output(shell, ssh_board) -> None:
 
 
 def test_command_that_stops_reading(shell) -> None:
-    done = shell.run("head -c 10 >/dev/null; echo enough", stdin=(b"x" * 100_000 for _ in range(50)))
+    done = shell.run(
+        "head -c 10 >/dev/null; echo enough", stdin=(b"x" * 100_000 for _ in range(50))
+    )
     assert done.text == "enough"
 
 
@@ -89,7 +91,7 @@ def test_deadline_ends_the_command_on_the_board(shell, ssh_board) -> None:
 
 
 def test_channel_talks_both_ways(shell) -> None:
-    channel = shell.open("while read -r line; do echo \"got $line\"; done; echo bye >&2; exit 3")
+    channel = shell.open('while read -r line; do echo "got $line"; done; echo bye >&2; exit 3')
     for text in ("a", "b c"):
         channel.send(f"{text}\n".encode(), deadline=Deadline.after(5.0))
         assert channel.read_line(100) == f"got {text}\n".encode()
@@ -158,7 +160,9 @@ def test_link_lost_in_the_middle_of_a_command(shell, ssh_board) -> None:
 
 def test_closed_port(ssh_board) -> None:
     ssh_board.server.stop_listening()
-    with pytest.raises(DeviceError, match="'board' cannot be reached at 127.0.0.1:.*refused") as caught:
+    with pytest.raises(
+        DeviceError, match=r"'board' cannot be reached at 127\.0\.0\.1:.*refused"
+    ) as caught:
         open_shell(ssh_board.uri(), name="board").run("true")
     assert caught.value.code == "unreachable"
     assert "sshd" in caught.value.hint
@@ -190,7 +194,7 @@ def test_something_else_answers(ssh_board) -> None:
 def test_wrong_key_and_wrong_user(ssh_board) -> None:
     ssh_board.trust()
     ssh_board.server.client_key = paramiko.ECDSAKey.generate()
-    with pytest.raises(DeviceError, match="does not let 'pi' in.*id_ecdsa") as caught:
+    with pytest.raises(DeviceError, match=r"does not let 'pi' in.*id_ecdsa") as caught:
         open_shell(ssh_board.uri(), name="board").run("true")
     assert caught.value.code == "auth_failed"
     assert "ssh-copy-id" in caught.value.hint

@@ -128,8 +128,29 @@ def test_memo(cache: ArtifactCache) -> None:
 
 
 def test_other_formats_are_refused(cache: ArtifactCache) -> None:
-    with pytest.raises(DataError, match="'tvm'"):
-        cache.put(b"", format="tvm", arch_id="a", folded=True, producer="p", input_shapes={})
+    with pytest.raises(DataError, match="'elf'"):
+        cache.put(b"", format="elf", arch_id="a", folded=True, producer="p", input_shapes={})
+
+
+def test_a_compiled_library_keeps_what_it_was_compiled_for(cache: ArtifactCache) -> None:
+    put_ = cache.put(
+        b"\x7fELF library",
+        format="tvm",
+        arch_id="a",
+        folded=False,
+        producer="p",
+        input_shapes={"b": (1, 3), "a": (2,)},
+        target='{"kind":"llvm"}',
+        inputs=[("b", (1, 3), "float32"), ("a", (2,), "int64")],
+        tuned=False,
+    )
+    assert put_.path.endswith(f"{put_.sha256}.so")
+    assert put_.inputs[0] == ("b", (1, 3), "float32")
+    again = ArtifactCache(cache.root)
+    assert again.get(put_.sha256) == put_
+    assert again.path(put_.sha256) == Path(put_.path)
+    again.gc(keep=())
+    assert not Path(put_.path).exists()
 
 
 def test_gc_keeps_what_is_named(cache: ArtifactCache) -> None:

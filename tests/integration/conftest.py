@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
-from integration_host import Host
+from integration_host import Host, Said
 from qemu_board import AdbServer, Board, is_built, unavailable
 
 
@@ -56,3 +57,89 @@ def make_host(
 ) -> Callable[[str], Host]:
     """Makes a host: a data folder of its own, the adb server of the run."""
     return lambda name: Host(tmp_path_factory.mktemp(name), environ=adb_server.environ)
+
+
+@dataclass
+class Reached:
+    """A board as a host knows it: added, trusted, set up.
+
+    Attributes:
+        way: "ssh" or "adb".
+        name: in the host's inventory.
+        said: what each verb of the way there answered.
+    """
+
+    way: str
+    host: Host
+    board: Board
+    name: str
+    said: dict[str, Said]
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return self.board.ssh_uri if self.way == "ssh" else self.board.adb_uri
+
+
+def _reach(way: str, host: Host, board: Board, figures: dict[str, str]) -> Reached:
+    """The engineer's way from nothing to a board that can measure."""
+    reached = Reached(way, host, board, f"by-{way}", {})
+    verbs = [("add", reached.name, reached.uri), ("trust", reached.name, "--yes"),
+             ("setup", reached.name), ("probe", reached.name)]  # fmt: skip
+    for verb, *words in verbs:
+        if (way, verb) == ("adb", "trust"):
+            continue
+        said = host.ask("devices", verb, *words)
+        assert said.status == 0, f"devices {verb} ({way}): {said.errors}\n{board.console[-2000:]}"
+        reached.said[verb] = said
+    parts = ", ".join(f"{verb} {said.wall_s:.1f}" for verb, said in reached.said.items())
+    total_s = sum(said.wall_s for said in reached.said.values())
+    figures[f"{way}: from bare Debian to a first probe"] = f"{total_s:.1f} s ({parts})"
+    return reached
+
+
+@pytest.fixture(scope="session")
+def by_ssh(
+    boards: tuple[Board, Board], make_host: Callable[[str], Host], figures: dict[str, str]
+) -> Reached:
+    """The first board, over SSH as the user pi."""
+    return _reach("ssh", make_host("ssh"), boards[0], figures)
+
+
+@pytest.fixture(scope="session")
+def by_adb(
+    boards: tuple[Board, Board],
+    adb_server: AdbServer,
+    make_host: Callable[[str], Host],
+    figures: dict[str, str],
+) -> Reached:
+    """The second board, over ADB."""
+    adb_server.connect(boards[1].adb_serial)
+    return _reach("adb", make_host("adb"), boards[1], figures)
+
+
+@pytest.fixture(params=["ssh", "adb"])
+def reached(request: pytest.FixtureRequest) -> Reached:
+    """Each board that was reached, in turn."""
+    found: Reached = request.getfixturevalue(f"by_{request.param}")
+    return found
+
+
+FIGURES = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> dict[str, str]:
+    """Measured figures, printed at the end of the run."""
+    return pytestconfig.stash.setdefault(FIGURES, {})
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures."""
+    found = config.stash.get(FIGURES, {})
+    if found:
+        terminalreporter.section("figures of the emulated board")
+        for name, value in sorted(found.items()):
+            terminalreporter.write_line(f"{name}: {value}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, save_model
+from integration_models import convolution
 from qemu_board import AdbServer, Board, numbers, reap
 from qemu_board.recipe import HERE
 
@@ -31,24 +31,6 @@ def ssh(board: Board, command: str, **options: object) -> subprocess.CompletedPr
         board.ssh_command(command), capture_output=True, text=True, check=False, timeout=60,
         **options,
     )  # type: ignore[call-overload, no-any-return]  # fmt: skip
-
-
-def convolution(path: Path) -> Path:
-    """A model of one convolution and a ReLU."""
-    weights = np.random.RandomState(1).uniform(-1, 1, (4, 3, 3, 3)).astype("float32")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", ["c"], ["y"]),
-        ],
-        "convolution",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 16, 16])],
-        [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    save_model(model, path)
-    return path
 
 
 def test_it_is_an_arm_board_with_its_own_everything(boards: tuple[Board, Board]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_shipped_profiles_are_measured_and_complete(path: Path) -> None:
     for arch in profile.architectures:
         assert space.encode(space.decode(arch)) == arch
     assert profile_from_mapping(profile_to_mapping(profile), where="x") == profile
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
+def test_shipped_profiles_say_where_they_come_from(path: Path) -> None:
+    profile = load_profile(path)
+    assert profile.device["machine"] != "emulated"
+    assert len(profile.source.split()) >= 5, "who measured it, on what, in which run"
+    listed = (ROOT / "profiles" / "README.md").read_text(encoding="utf-8")
+    assert f"| `{path.name}` | {profile.origin} |" in listed
+
+
+def test_origin_and_source_are_required_and_explained() -> None:
+    schema = json.loads((ROOT / "profiles" / "profile.schema.json").read_text())
+    assert {"origin", "source"} <= set(schema["required"])
+    for key in ("origin", "source"):
+        assert len(schema["properties"][key]["description"]) > 20
 
 
 @pytest.mark.parametrize(

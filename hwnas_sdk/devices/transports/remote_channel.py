@@ -21,10 +21,11 @@ p=%(pid)d
 mine() { tr '\\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q hwnas-agent-; }
 mine || exit 0
 kill -TERM $p 2>/dev/null
-for i in 1 2 3; do sleep 1; mine || exit 0; done
+pause() { sleep 0.2 2>/dev/null || sleep 1; }
+for i in 1 2 3 4 5 6 7 8; do pause; mine || exit 0; done
 kill -KILL -$p 2>/dev/null || kill -KILL $p 2>/dev/null
-sleep 1
-if mine; then exit 1; fi
+for i in 1 2 3 4 5 6 7 8; do mine || exit 0; pause; done
+exit 1
 """
 
 

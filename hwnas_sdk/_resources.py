@@ -12,13 +12,18 @@ from hwnas_sdk.core.errors import ConfigError, DataError
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def home_path() -> Path:
+    """Per-user data folder, which may not exist yet; ``HWNAS_HOME`` overrides."""
+    override = os.environ.get("HWNAS_HOME")
+    return Path(override) if override else Path(platformdirs.user_data_dir("hwnas", "hwnas"))
+
+
 def home() -> Path:
-    """Per-user data folder; ``HWNAS_HOME`` overrides. Created on first use.
+    """Per-user data folder, created on first use; see `home_path`.
 
     Raises: DataError when it cannot be.
     """
-    override = os.environ.get("HWNAS_HOME")
-    path = Path(override) if override else Path(platformdirs.user_data_dir("hwnas", "hwnas"))
+    path = home_path()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -38,6 +43,11 @@ def default_store_path() -> Path:
 def artifact_cache_path() -> Path:
     """Root of the content-addressed artifact cache."""
     return home() / "artifacts"
+
+
+def tuning_path() -> Path:
+    """Root of the layers `hwnas tune` tuned."""
+    return home() / "tuning"
 
 
 def inventory_path() -> Path:

@@ -84,6 +84,7 @@ def latency(
     from hwnas_sdk.workflows.bench_latency import run_bench_latency
     from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
 
+    app.starts_over = True
     answer = run_bench_latency(
         data,
         train_devices=train_devices or HELP_TRAIN_DEVICES,

@@ -100,6 +100,7 @@ def search(
     """
     from hwnas_sdk.workflows.bench_search import run_bench_search
 
+    app.starts_over = True
     answer = run_bench_search(
         data,
         method=method,

@@ -165,11 +165,17 @@ def check_store(path: Path) -> Check:
 
 def check_cache(root: Path) -> Check:
     """The artifact cache is writable and its disk has room."""
+    from hwnas_sdk.devices.wheels import WheelStore
+    from hwnas_sdk.export.cache_limit import limit_bytes, used_bytes
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root) as file:
             file.write(b"x")
         free_gib = shutil.disk_usage(root).free / 2**30
+        limit, used, wheels = limit_bytes(), used_bytes(root), WheelStore().size_bytes()
+    except HwnasError as exc:
+        return Check(name="cache", ok=False, detail=exc.message, fix=exc.hint, exit_code=3)
     except OSError as exc:
         return Check(
             name="cache",
@@ -182,7 +188,8 @@ def check_cache(root: Path) -> Check:
     return Check(
         name="cache",
         ok=ok,
-        detail=f"{root} is writable, {free_gib:.1f} GiB free",
+        detail=f"{root} is writable, {used / 2**20:.0f} of {limit / 2**20:.0f} MiB used, "
+        f"wheels for boards {wheels / 2**20:.0f} MiB, {free_gib:.1f} GiB free",
         fix="" if ok else "free some disk space, or set HWNAS_HOME to another disk",
     )
 

@@ -34,6 +34,7 @@ class App:
         verbosity: number of ``-v``.
         db: the store the user named, or None.
         emitted: whether the JSON document was written.
+        starts_over: whether the command, interrupted, keeps nothing for the next time.
     """
 
     def __init__(self, *, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
@@ -44,6 +45,7 @@ class App:
         self.verbosity = 0
         self.db: Path | None = None
         self.emitted = False
+        self.starts_over = False
         self._progress: Progress | None = None
         self._stack = contextlib.ExitStack()
 

@@ -48,13 +48,23 @@ def devices() -> None:
 @click.option(
     "--no-probe", is_flag=True, help="Add the board without asking it anything (it may be off)."
 )
+@click.option(
+    "--runner",
+    metavar="PATH",
+    help="For a board without Python: a program made for it that runs networks "
+    "(onnxruntime_perf_test, or LiteRT's benchmark_model).",
+)
 @verb
-def add(app: App, *, name: str, uri: str, no_probe: bool) -> None:
+def add(app: App, *, name: str, uri: str, no_probe: bool, runner: str | None) -> None:
     """Add the board NAME at URI, once it has answered. A board that does not is not added.
 
     One that answers but is not trusted yet, or has no runtime, is added; the answer says what to do
     next.
     """
+    if runner is not None:
+        from hwnas_sdk.devices.command_open import with_runner
+
+        uri = with_runner(uri, runner)
     inventory = app.inventory()
     was_there = any(entry.name == name for entry in inventory.list())
     uri = inventory.add(name, uri).uri

@@ -41,11 +41,22 @@ class Failure:
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
-def failures_of(error: BaseException) -> list[Failure]:
-    """Describe `error`; a group of errors gives one entry for each."""
+CONTINUES = "run the same command to continue"
+STARTS_OVER = "the same command starts over"
+
+
+def failures_of(error: BaseException, *, interrupted: str = CONTINUES) -> list[Failure]:
+    """Describe `error`; a group of errors gives one entry for each.
+
+    `interrupted` says what the same command does after an interruption.
+    """
     if isinstance(error, BaseExceptionGroup):
-        return [failure for inner in error.exceptions for failure in failures_of(inner)]
-    return [_describe(error)]
+        return [
+            failure
+            for inner in error.exceptions
+            for failure in failures_of(inner, interrupted=interrupted)
+        ]
+    return [_describe(error, interrupted)]
 
 
 def exit_code_of(failures: Sequence[Failure]) -> int:
@@ -65,13 +76,12 @@ def document_of(failures: Sequence[Failure]) -> Mapping[str, Any]:
     return document
 
 
-def _describe(error: BaseException) -> Failure:
+def _describe(error: BaseException, interrupted: str) -> Failure:
     match error:
         case HwnasError():
             return Failure(_flat(error.message), error.code, _flat(error.hint), error.exit_code)
         case KeyboardInterrupt() | click.Abort() | EOFError():
-            hint = "run the same command to continue"
-            return Failure("interrupted", "interrupted", hint, EXIT_INTERRUPTED)
+            return Failure("interrupted", "interrupted", interrupted, EXIT_INTERRUPTED)
         case click.UsageError():
             path = error.ctx.command_path if error.ctx else "hwnas"
             hint = getattr(error, "hint", f"see '{path} --help'")

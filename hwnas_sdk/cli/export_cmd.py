@@ -10,14 +10,17 @@ import click
 
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import folded_option, seed_option, verb
+from hwnas_sdk.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
 
+    from hwnas_sdk.core.types import Artifact
 
-@click.command(short_help="Write one network as an ONNX file.")
+
+@click.command(short_help="Write one network as an ONNX file or a TVM library.")
 @click.argument("arch")
 @click.option(
     "-o",
@@ -30,10 +33,16 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["onnx"]),
+    type=click.Choice(["onnx", "tvm"]),
     default="onnx",
     show_default=True,
-    help="Kind of file.",
+    help="Kind of file; tvm is a shared library compiled by TVM for --target.",
+)
+@click.option(
+    "--target",
+    metavar="TARGET",
+    help="What TVM compiles for: host, aarch64, armv7, x86_64, ARCH:CPU (aarch64:cortex-a72), "
+    "or TVM's own JSON.  [default: host]",
 )
 @folded_option(default=True)
 @click.option(
@@ -54,6 +63,7 @@ def export(
     arch: str,
     output: Path,
     file_format: str,
+    target: str | None,
     folded: bool,
     dataset: str | None,
     weights_file: Path | None,
@@ -67,6 +77,10 @@ def export(
     from hwnas_sdk.export.exporter import export_architecture
     from hwnas_sdk.spaces import get_space
 
+    if target is not None and file_format != "tvm":
+        raise ConfigError(
+            "--target is for --format tvm; an ONNX file runs anywhere", code="bad_target"
+        )
     space = get_space("nasbench201")
     architecture = space.decode(arch)
     graph = space.layers(architecture, dataset=dataset, folded=folded)
@@ -80,6 +94,9 @@ def export(
         weights=weights,
         seed=seed,
     )
+    compiled: dict[str, object] = {}
+    if file_format == "tvm":
+        artifact, compiled = _compile(app, artifact, target or "host")
     write_bytes_atomic(output, Path(artifact.path).read_bytes())
     kind = f"random (seed {seed}), not trained" if weights_file is None else str(weights_file)
     answer = {
@@ -95,8 +112,29 @@ def export(
         "macs": graph.macs,
         "n_params": graph.n_params,
         "weights": kind,
+        **compiled,
     }
     app.show(answer, lambda console: _draw(console, answer))
+
+
+def _compile(app: App, source: Artifact, target: str) -> tuple[Artifact, dict[str, object]]:
+    """Library of an ONNX file, and what to say of it."""
+    from hwnas_sdk.export.tvm import TvmCompiler
+    from hwnas_sdk.export.tvm_target import parse_target
+    from hwnas_sdk.workflows.runtime import UNTUNED, tuning_database
+
+    chosen = parse_target(target)
+    tuning = tuning_database(chosen)
+    with TvmCompiler(app.cache(), chosen, tuning=tuning) as compiler:
+        artifact = compiler.compile(source)
+    if not artifact.tuned:
+        app.note(f"warning: {UNTUNED}")
+    return artifact, {
+        "target": chosen.spec,
+        "onnx_sha256": source.sha256,
+        "tuned": artifact.tuned,
+        "producer": artifact.producer,
+    }
 
 
 def _draw(console: Console, answer: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from hwnas_sdk.core.settings import MeasureSettings
     from hwnas_sdk.core.types import Verdict
+    from hwnas_sdk.devices.session import DeviceSession
     from hwnas_sdk.workflows.lab import Lab
     from hwnas_sdk.workflows.search import SearchPlan
 
@@ -21,6 +22,7 @@ FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 SETTINGS = ("quick", "standard", "publication", "fixed")
 METHODS = ("auto", "nsga2", "random")
+RUNTIMES = ("ort", "tvm")
 
 
 def open_lab(app: App) -> Lab:
@@ -46,6 +48,25 @@ def settings_options(function: FC) -> FC:
         show_default=True,
         help="Threads the runtime may use on the board.",
     )(function)
+
+
+def runtime_option(help_text: str = "What runs the network on the board.") -> Callable[[FC], FC]:
+    """``--runtime ort|tvm``."""
+    return click.option(
+        "--runtime",
+        type=click.Choice(RUNTIMES),
+        default="ort",
+        show_default=True,
+        help=help_text,
+    )
+
+
+def warn_untuned(app: App, session: DeviceSession, settings: MeasureSettings) -> None:
+    """Say once that TVM without tuning is no measure of what the board can do."""
+    from hwnas_sdk.workflows.runtime import UNTUNED, is_untuned
+
+    if settings.runtime == "tvm" and is_untuned(session, settings):
+        app.note(f"warning: {UNTUNED}")
 
 
 def search_options(function: FC) -> FC:

@@ -13,9 +13,11 @@ from hwnas_sdk.cli.lab import (
     make_search_plan,
     make_settings,
     open_lab,
+    runtime_option,
     search_options,
     settings_options,
     show_plan,
+    warn_untuned,
 )
 from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, seed_option, verb
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     help="Reference networks measured first.",
 )
 @search_options
+@runtime_option()
 @settings_options
 @folded_option(default=True)
 @device_option()
@@ -64,6 +67,7 @@ def loop(
     board_minutes: float | None,
     min_gain: float,
     references: str,
+    runtime: str,
     settings: str,
     threads: int,
     folded: bool,
@@ -87,7 +91,7 @@ def loop(
         device=device,
         device_id=session.spec.id,
         search=make_search_plan(options, seed=seed),
-        settings=make_settings(settings, threads),
+        settings=make_settings(settings, threads, runtime=runtime),
         references=references,
         rounds=rounds,
         folded=folded,
@@ -97,6 +101,7 @@ def loop(
     if dry_run:
         show_plan(app, {**plan.to_json(), "estimated_board_s": plan.estimated_board_s()})
         return
+    warn_untuned(app, session, plan.settings)
     announce(app, sum(plan.n_networks()), plan.estimated_board_s(), session.spec.name)
     result = lab.loop(plan, on=session)
     answer = {

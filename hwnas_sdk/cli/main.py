@@ -17,7 +17,7 @@ from types import FrameType
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.errors import document_of, exit_code_of, failures_of
+from hwnas_sdk.cli.errors import CONTINUES, STARTS_OVER, document_of, exit_code_of, failures_of
 from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
 
 VERBS = {
@@ -34,7 +34,7 @@ VERBS = {
     "loop": LazyVerb("loop_cmd:loop", "Measure, learn, search and verify, round after round."),
     "report": LazyVerb("report_cmd:report", "Write one offline HTML page about a run."),
     "compare": LazyVerb("compare_cmd:compare", "Compare two runs, boards or OS versions."),
-    "export": LazyVerb("export_cmd:export", "Write one network as an ONNX file."),
+    "export": LazyVerb("export_cmd:export", "Write one network as an ONNX file or a TVM library."),
     "runs": LazyVerb("runs_cmd:runs", "List what was run."),
     "store": LazyVerb("store_cmd:store", "Inspect, check and export the measurements."),
     "bench": LazyVerb("bench_cmd:bench", "Check this package's claims on public tables."),
@@ -99,7 +99,7 @@ def _run(args: list[str], app: App) -> int:
 
 
 def _fail(app: App, error: BaseException) -> int:
-    failures = failures_of(error)
+    failures = failures_of(error, interrupted=STARTS_OVER if app.starts_over else CONTINUES)
     try:
         app.close()
     except Exception as exc:  # noqa: BLE001  the error while closing is listed after the first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from hwnas_sdk.cli.lab import (
     announce,
     make_settings,
     open_lab,
+    runtime_option,
     settings_options,
     show_plan,
     shown_arch,
+    warn_untuned,
 )
 from hwnas_sdk.cli.options import device_option, dry_run_option, folded_option, seed_option, verb
 from hwnas_sdk.core.errors import ConfigError, ExportError, MeasurementError
@@ -35,13 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many networks to draw for a target like space:nasbench201.",
 )
-@click.option(
-    "--runtime",
-    type=click.Choice(["ort"]),
-    default="ort",
-    show_default=True,
-    help="What runs the network on the board.",
-)
+@runtime_option()
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
               help="Inputs per inference (networks of a space only).")  # fmt: skip
 @click.option(
@@ -77,8 +73,9 @@ def measure(
     """Measure TARGETs on a device.
 
     A TARGET is an architecture string (or #INDEX) of NAS-Bench-201, space:nasbench201 for --n
-    random networks, or the path of an .onnx file. Exit 5 when a network got no valid measurement.
-    Interrupted, the same command continues.
+    random networks, or the path of an .onnx file (or a .tflite file, on a board with LiteRT's
+    benchmark_model as its --runner). Exit 5 when a network got no valid measurement. Interrupted,
+    the same command continues.
     """
     chosen = make_settings(settings, threads, runtime=runtime, energy=energy, batch=batch)
     networks = _expand(targets, n, seed)
@@ -94,12 +91,13 @@ def measure(
             app.inventory().get(device)
         shown = [str(network) for network in targets]
         plan = {"device": device, "targets": shown, "n_networks": len(networks),
-                "settings": settings, "threads": threads, "folded": folded,
+                "settings": settings, "runtime": runtime, "threads": threads, "folded": folded,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
         return
     lab = open_lab(app)
     session = lab.device(device)
+    warn_untuned(app, session, chosen)
     announce(app, len(networks), estimate_s, session.spec.name)
     results = lab.measure(
         networks, on=session, settings=chosen, folded=folded, fixed_dims=_dims(fix_dims), seed=seed
@@ -162,7 +160,7 @@ def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Pa
         kind, colon, name = target.partition(":")
         if kind == "space" and colon:
             networks += get_space(name).sample(n, seed=seed)
-        elif target.endswith(".onnx"):
+        elif target.endswith((".onnx", ".tflite")):
             if not Path(target).is_file():
                 raise ExportError(
                     f"{target} does not exist",
@@ -196,4 +194,12 @@ def _document(arch: str, m: Measurement) -> dict[str, Any]:
         "flags": m.flags,
         "status": m.status,
         "origin": m.origin,
+        "runtime": _runtime(m).get("name"),
+        "tuned": _runtime(m).get("tuned"),
     }
+
+
+def _runtime(m: Measurement) -> Mapping[str, Any]:
+    """What ran the network; "tuned" is None for runtimes that know no tuning."""
+    runtime = m.details.get("runtime")
+    return runtime if isinstance(runtime, Mapping) else {}

@@ -12,9 +12,11 @@ from hwnas_sdk.cli.lab import (
     announce,
     make_settings,
     open_lab,
+    runtime_option,
     settings_options,
     show_plan,
     shown_arch,
+    warn_untuned,
 )
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
+@runtime_option()
 @settings_options
 @seed_option()
 @dry_run_option()
@@ -47,6 +50,7 @@ def profile(
     name: str,
     references: str,
     output: Path | None,
+    runtime: str,
     settings: str,
     threads: int,
     seed: int,
@@ -60,17 +64,18 @@ def profile(
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
-    chosen = make_settings(settings, threads)
+    chosen = make_settings(settings, threads, runtime=runtime)
     n = len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:
-        plan = {"device": name, "references": references, "n_networks": n, "settings": settings,
-                "threads": threads, "estimated_board_s": estimate_s}  # fmt: skip
+        plan = {"device": name, "references": references, "n_networks": n, "runtime": runtime,
+                "settings": settings, "threads": threads, "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
         return
     app.check_output(output)
     lab = open_lab(app)
     session = lab.device(name)
+    warn_untuned(app, session, chosen)
     announce(app, n, estimate_s, session.spec.name)
     result = lab.profile(session, references=references, settings=chosen, seed=seed)
     if output is not None:
@@ -78,6 +83,7 @@ def profile(
     answer = {
         "device": result.name,
         "device_id": result.device_id,
+        "runtime": result.runtime,
         "reference_set": result.reference_set,
         "architectures": result.architectures,
         "latency_ms": result.latency_ms,

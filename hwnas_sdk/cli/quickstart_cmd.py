@@ -48,14 +48,15 @@ def quickstart(
     from hwnas_sdk.core.clock import SYSTEM_CLOCK
     from hwnas_sdk.workflows.quickstart import quickstart_plan, run_quickstart
 
+    if dry_run:
+        plan = quickstart_plan(_known_id(app, device), device=device, seed=seed, minutes=minutes)
+        show_plan(app, {**plan.to_json(), "estimated_board_s": plan.estimated_board_s()})
+        return
     app.check_output(output)
     started_s = SYSTEM_CLOCK.monotonic_s()
     lab = open_lab(app)
     session = lab.device(device)
-    plan = quickstart_plan(session, device=device, seed=seed, minutes=minutes)
-    if dry_run:
-        show_plan(app, {**plan.to_json(), "estimated_board_s": plan.estimated_board_s()})
-        return
+    plan = quickstart_plan(session.spec.id, device=device, seed=seed, minutes=minutes)
     n_references, n_candidates = plan.n_networks()
     announce(app, n_references + n_candidates, plan.estimated_board_s(), session.spec.name)
     result, report = run_quickstart(lab, session, plan, output)
@@ -93,3 +94,23 @@ def quickstart(
         )
 
     app.show(answer, draw)
+
+
+def _known_id(app: App, device: str) -> str:
+    """Id of the board as far as it is known; "" when it never answered. Writes nothing.
+
+    Raises: ConfigError for an unknown name.
+    """
+    from hwnas_sdk._resources import home_path
+    from hwnas_sdk.devices.inventory import Inventory, find_driver
+    from hwnas_sdk.devices.uri import DeviceUri
+
+    if ":" in device:
+        find_driver(DeviceUri.parse(device))
+    else:
+        Inventory(home_path() / "devices.yaml").get(device)
+    store = app.db or home_path() / "store.sqlite"
+    if not store.is_file():
+        return ""
+    known = {spec.name: spec.id for spec in app.store(read_only=True).devices()}
+    return known.get(device, "")

@@ -11,6 +11,7 @@ from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.lab import (
     make_search_plan,
     open_lab,
+    runtime_option,
     search_options,
     show_plan,
     shown_arch,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Search the best trade-offs for a device.")
 @search_options
 @folded_option(default=True)
+@runtime_option("Which profile of the device to start from.")
 @click.option(
     "-o",
     "--output",
@@ -40,6 +42,7 @@ def search(
     output: Path | None,
     device: str,
     folded: bool,
+    runtime: str,
     seed: int,
     dry_run: bool,
     **options: Any,
@@ -53,7 +56,7 @@ def search(
 
     plan = make_search_plan(options, seed=seed)
     if dry_run:
-        show_plan(app, {"device": device, **plan.to_json(), "n_evaluations": plan.n_evaluations})
+        show_plan(app, {"device": device, "runtime": runtime, **plan.to_json(), "n_evaluations": plan.n_evaluations})
         return
     from hwnas_sdk.cli.render import json_text
     from hwnas_sdk.core.files import write_text_atomic
@@ -64,7 +67,7 @@ def search(
     session = lab.device(device)
     front = search_front(
         plan.get_space(),
-        lab.beliefs(session, folded=folded),
+        lab.beliefs(session, folded=folded, runtime=runtime),
         plan=plan,
         device_id=session.spec.id,
         on_event=app.progress,

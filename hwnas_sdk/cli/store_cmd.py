@@ -23,8 +23,15 @@ def store() -> None:
 @store.command(short_help="Show what the store holds.")
 @verb
 def info(app: App) -> None:
-    """Show what the store holds: schema, rows of each kind, size."""
-    content = app.store(read_only=True).info()
+    """Show what the store holds: schema, rows of each kind, size; and the artifacts' size."""
+    from hwnas_sdk._resources import artifact_cache_path
+    from hwnas_sdk.export.cache_limit import limit_bytes, used_bytes
+
+    content = {
+        **app.store(read_only=True).info(),
+        "artifact_bytes": used_bytes(artifact_cache_path()),
+        "artifact_limit_bytes": limit_bytes(),
+    }
 
     def draw(console: Console) -> None:
         from hwnas_sdk.cli.render import facts

@@ -13,8 +13,10 @@ from hwnas_sdk.cli.lab import (
     draw_verdicts,
     make_settings,
     open_lab,
+    runtime_option,
     settings_options,
     show_plan,
+    warn_untuned,
 )
 from hwnas_sdk.cli.options import device_option, dry_run_option, verb
 from hwnas_sdk.core.errors import DataError
@@ -22,6 +24,7 @@ from hwnas_sdk.core.errors import DataError
 
 @click.command(short_help="Measure the candidates of a search and compare.")
 @click.argument("front", type=click.Path(dir_okay=False, path_type=Path))
+@runtime_option()
 @settings_options
 @device_option()
 @dry_run_option()
@@ -30,6 +33,7 @@ def verify(
     app: App,
     *,
     front: Path,
+    runtime: str,
     settings: str,
     threads: int,
     device: str,
@@ -51,16 +55,18 @@ def verify(
             code="bad_front",
             hint="write one with `hwnas search -o FRONT.json`",
         ) from None
-    chosen = make_settings(settings, threads)
+    chosen = make_settings(settings, threads, runtime=runtime)
     n = len(candidates.candidates)
     if dry_run:
         plan = {"device": device, "n_networks": n, "settings": settings,
+                "runtime": runtime,
                 "folded": candidates.folded,
                 "estimated_board_s": n * chosen.estimated_s()}  # fmt: skip
         show_plan(app, plan)
         return
     lab = open_lab(app)
     session = lab.device(device)
+    warn_untuned(app, session, chosen)
     announce(app, n, n * chosen.estimated_s(), session.spec.name)
     verdict = lab.verify(candidates, on=session, settings=chosen)
     app.show(

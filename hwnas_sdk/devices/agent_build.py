@@ -88,7 +88,7 @@ def slim(source: bytes) -> bytes:
     """
     lines = source.decode("utf-8").splitlines()
     tree = ast.parse(source)
-    inside = set()  # lines within a string, where a "#" begins no comment
+    inside: set[int] = set()  # lines within a string, where a "#" begins no comment
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             inside.update(range(node.lineno, node.end_lineno or 0))

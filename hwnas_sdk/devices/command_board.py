@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hwnas_sdk.core.types import DeviceSpec, MachineKind
 from hwnas_sdk.devices.command_conditions import AndroidConditions, read_conditions
+from hwnas_sdk.devices.command_energy import SCOPE
 
 TOOLS: Final = ("timeout", "setsid", "taskset", "nice", "flock", "sha256sum", "dumpsys")
 
@@ -57,6 +58,11 @@ done
 for z in /sys/class/thermal/thermal_zone*; do
   t=$(cat $z/temp 2>/dev/null) && echo "zone $(cat $z/type 2>/dev/null) $t"
 done
+for s in $HWNAS_SYSROOT/sys/class/power_supply/*; do
+  k=$(cat $s/type 2>/dev/null) || continue
+  r=$(cat $s/current_now $s/voltage_now 2>/dev/null | wc -l)
+  echo "supply $s $k $(cat $s/online 2>/dev/null || echo -) $((r)) $(cat $s/status 2>/dev/null)"
+done
 for t in """
     + " ".join(TOOLS)
     + r"""; do command -v $t >/dev/null 2>&1 && echo "tool $t"; done
@@ -84,6 +90,17 @@ class Core:
 
 
 @dataclass(frozen=True, slots=True)
+class Supply:
+    """One entry of ``/sys/class/power_supply``."""
+
+    path: str
+    kind: str
+    online: bool
+    readable: bool
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class BoardFacts:
     """What the probe script printed."""
 
@@ -93,6 +110,31 @@ class BoardFacts:
     zones: Sequence[tuple[str, float]]
     tools: frozenset[str]
     conditions: AndroidConditions | None = field(default=None)
+    supplies: Sequence[Supply] = ()
+
+    @property
+    def gauge(self) -> str | None:
+        """Folder of the battery whose current and voltage can be read."""
+        readable = (one.path for one in self.supplies if one.kind == "Battery" and one.readable)
+        return next(readable, None)
+
+    @property
+    def charging(self) -> bool:
+        """Whether anything but the battery supplies the board."""
+        if self.conditions is not None and self.conditions.charging:
+            return True
+        return any(
+            one.status not in {"Discharging", ""} if one.kind == "Battery" else one.online
+            for one in self.supplies
+        )
+
+    @property
+    def power(self) -> dict[str, Any]:
+        """Which sensor there is, or why none."""
+        if self.gauge is None or self.charging:
+            reason = "charging" if self.charging else "no_sensor"
+            return {"source": None, "reason": reason}
+        return {"source": "battery", "reason": None, "scope": SCOPE, "detail": self.gauge}
 
     @property
     def is_android(self) -> bool:
@@ -125,6 +167,7 @@ def parse_probe(text: str, *, dumps: Mapping[str, str]) -> BoardFacts:
     cores: list[Core] = []
     zones: list[tuple[str, float]] = []
     tools: set[str] = set()
+    supplies: list[Supply] = []
     for line in text.splitlines():
         key, _, rest = line.partition(" ")
         words = rest.split()
@@ -134,13 +177,16 @@ def parse_probe(text: str, *, dumps: Mapping[str, str]) -> BoardFacts:
             cores.append(_core(words))
         elif key == "zone" and len(words) == 2 and _integer(words[1]) is not None:
             zones.append((words[0], float(words[1]) / 1e3))
+        elif key == "supply" and len(words) >= 4:
+            path, kind, online, readable = words[:4]
+            supplies.append(Supply(path, kind, online == "1", readable == "2", " ".join(words[4:])))
         elif key == "tool" and words:
             tools.add(words[0])
         elif rest.strip():
             values[key] = rest.strip()
     conditions = read_conditions(dumps) if properties.get("ro.build.version.release") else None
     cores.sort(key=lambda core: core.number)
-    return BoardFacts(values, properties, cores, zones, frozenset(tools), conditions)
+    return BoardFacts(values, properties, cores, zones, frozenset(tools), conditions, supplies)
 
 
 def big_cores(facts: BoardFacts) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import Final
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.command_board import PROBE_SCRIPT, BoardFacts, mask_of, parse_probe
 from hwnas_sdk.devices.command_conditions import DUMPS
+from hwnas_sdk.devices.command_energy import IDLE_S
 from hwnas_sdk.devices.command_job import Invocation
 from hwnas_sdk.devices.command_runners import Runner
 from hwnas_sdk.devices.command_script import cancel_command, quoted
@@ -255,10 +256,13 @@ class BoardFiles:
         cores: Sequence[int],
         threads: int,
         is_android: bool,
+        gauge: str | None,
     ) -> str:
         """Shell text of a plan; on Android the phone's conditions are noted now and then."""
         dumps = "; ".join(f"echo '{_DUMP}{name}'; {command}" for name, command in DUMPS.items())
         lines = [f'snap() {{ {{ {dumps}; }} > "snap.$1" 2>/dev/null; }}'] if is_android else []
+        if gauge is not None:
+            lines.append(f"gauge={shlex.quote(gauge)}")
         pinned = ["taskset", mask_of(cores)] if cores else []
         for count, one in enumerate(plan):
             if is_android and count % _SNAPSHOT_EVERY == 0:
@@ -272,7 +276,8 @@ class BoardFiles:
                 limit_s=one.limit_s,
             )
             words = quoted([*prefix, *pinned, *program.command, *arguments])
-            lines.append(f"inv {one.number} {one.limit_s} {words}")
+            kind = f"energy {IDLE_S}" if one.is_energy else "inv"
+            lines.append(f"{kind} {one.number} {one.limit_s} {words}")
         if is_android and plan:
             lines.append(f"snap {plan[-1].number + 1}")
         return "\n".join([*lines, ":", ""])

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwnas_sdk.core.settings import MeasureSettings
+from hwnas_sdk.devices.command_energy import energy_of, energy_runs
 from hwnas_sdk.devices.command_runners import ParseError, Runner, Timings
 from hwnas_sdk.devices.jobs import (
     SENTINEL,
@@ -49,9 +50,10 @@ class Invocation:
     Attributes:
         number: place in the job, from 1.
         item: the network, or the sentinel.
-        is_block: whether its times are used (else it is a calibration).
+        is_block: whether its times are used (else it is a calibration, or for energy).
         warmup_runs, runs: untimed and timed runs.
         limit_s: it is killed after this.
+        is_energy: whether the battery's gauge is read beside it.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Invocation:
     warmup_runs: int
     runs: int
     limit_s: int
+    is_energy: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
@@ -116,6 +119,31 @@ def plan_blocks(
         _invocation(settings, usable[item], item, number)
         for number, item in enumerate(order, start=first)
     ]
+
+
+def plan_energy(
+    tried: Mapping[str, Ended], items: Sequence[str], *, first: int
+) -> list[Invocation]:
+    """One long invocation per network that could be run."""
+    usable = [(item, tried[item].timings) for item in items if item in tried]
+    plan: list[Invocation] = []
+    for item, timings in usable:
+        if timings is None:
+            continue
+        run_s = max(timings.summary_ms / 1e3, 1e-6)
+        runs = energy_runs(run_s)
+        plan.append(
+            Invocation(
+                number=first + len(plan),
+                item=item,
+                is_block=False,
+                warmup_runs=1,
+                runs=runs,
+                limit_s=math.ceil(60.0 + 3.0 * runs * run_s),
+                is_energy=True,
+            )
+        )
+    return plan
 
 
 def n_blocks(settings: MeasureSettings) -> int:
@@ -209,6 +237,7 @@ def read_result(
     environment: Mapping[str, Any],
     throttled: bool,
     energy_reason: str | None,
+    powers: Mapping[int, tuple[str, str, str]],
 ) -> JobResult:
     """Put together what one job brought; the same for a finished and for a broken-off one.
 
@@ -222,6 +251,7 @@ def read_result(
         environment: of the job.
         throttled: whether the board said during the job that it slows down.
         energy_reason: why there is no energy, when it was asked for.
+        powers: number -> what the gauge said before, during and after that invocation.
     """
     outcome = _STATES.get(state, "crashed")
     by_item: dict[str, list[tuple[Invocation, Ended]]] = {}
@@ -238,7 +268,20 @@ def read_result(
             continue
         got_item = _item(entry.item, by_item.get(entry.item, []), wanted, outcome, runner)
         facts = {**got_item.facts, "throttled": throttled}
-        items.append(replace(got_item, facts=facts, energy_reason=energy_reason))
+        energy = _energy(by_item.get(entry.item, []), powers) if energy_reason is None else None
+        if energy is not None:
+            facts["energy"] = energy
+        elif energy_reason is None and job.settings.energy:
+            energy_reason = "no_sensor"
+        items.append(
+            replace(
+                got_item,
+                facts=facts,
+                energy_mj=energy.get("gross_mj") if energy else None,
+                energy_net_mj=energy.get("net_mj") if energy else None,
+                energy_reason=energy["reason"] if energy else energy_reason,
+            )
+        )
     sentinel = by_item.get(SENTINEL, [])
     full = dict(environment)
     failed = next((got.error for _, got in sentinel if got.error), None)
@@ -271,8 +314,8 @@ def _item(
     runner: Runner,
 ) -> ItemResult:
     blocks = [(one, got) for one, got in pairs if one.is_block and got.timings is not None]
-    first = next((got.timings for one, got in pairs if not one.is_block), None)
-    failure = next((got for _, got in pairs if got.error is not None), None)
+    first = next((got.timings for one, got in pairs if not one.is_block and got.timings), None)
+    failure = next((got for one, got in pairs if got.error and not one.is_energy), None)
     error = None if failure is None else failure.error
     if error is None and len(blocks) < wanted:
         error = (UNFINISHED_CODE[outcome], f"the job ended before its end ({outcome})")
@@ -297,6 +340,23 @@ def _item(
         error_message=None if error is None else error[1],
         facts=facts,
     )
+
+
+def _energy(
+    pairs: Sequence[tuple[Invocation, Ended]], powers: Mapping[int, tuple[str, str, str]]
+) -> dict[str, Any] | None:
+    """The energy facts of one network; None when there was no such invocation."""
+    for one, got in pairs:
+        if one.is_energy and got.error is not None:
+            return {"reason": got.error[0], "detail": got.error[1]}
+        if one.is_energy and got.timings is not None and one.number in powers:
+            return energy_of(
+                *powers[one.number],
+                end_s=got.began_s + got.wall_s,
+                timed_s=got.timings.timed_s,
+                runs=got.timings.runs,
+            )
+    return None
 
 
 def _block(one: Invocation, got: Ended) -> Block:

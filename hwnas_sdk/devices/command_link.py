@@ -221,6 +221,17 @@ class JobLink:
             for number in sorted(numbers)
         ]
 
+    def powers(self) -> dict[int, tuple[str, str, str]]:
+        """What the gauge said around each energy invocation that is over."""
+        found: dict[int, tuple[str, str, str]] = {}
+        for name in self._frames:
+            number = name.removeprefix("pow.").removesuffix(".after")
+            if name.startswith("pow.") and number.isdigit():
+                parts = [f"pow.{number}.{part}" for part in ("before", "during", "after")]
+                before, during, after = (self._frames.get(part, "") for part in parts)
+                found[int(number)] = (before, during, after)
+        return found
+
     def cancel(self) -> None:
         """End the job on the board and confirm it. Raises: DeviceError as the shell's `run`."""
         done = self._shell.run(cancel_command(self._dir, self._files.lease), timeout_s=30.0)

@@ -108,6 +108,28 @@ inv() { # number, limit in seconds, command...
   echo "$status $began $up $limit" > "new.$number" || leave no_space
   mv "new.$number" "done.$number"
 }
+sample() { # what the battery's gauge says, until the file "sampling" goes
+  while [ -e sampling ]; do
+    now; c= v=
+    read -r c 2>/dev/null < "$gauge/current_now"; read -r v 2>/dev/null < "$gauge/voltage_now"
+    echo "$up $c $v"
+    nap 0.2
+  done
+}
+idle() { # number, name, seconds
+  : > sampling; sample > "pow.$1.$2" & s=$!
+  sleep "$3"; rm -f sampling; wait $s
+}
+energy() { # seconds of the idle windows, then as `inv`
+  seconds=$1; shift
+  idle "$1" before "$seconds"
+  : > sampling; sample > "pow.$1.during" & s=$!
+  counted=$1
+  inv "$@"
+  rm -f sampling; wait $s
+  idle "$counted" after "$seconds"
+  echo over > "pow.$counted.over"
+}
 has_timeout= group=
 timeout -k 1 9 true >/dev/null 2>&1 && has_timeout=yes
 command -v setsid >/dev/null 2>&1 && group=setsid
@@ -180,7 +202,10 @@ def poll_command(job_dir: str, *, first: int, wait_s: float, pause_s: float) -> 
         'while [ -e "done.$i" ]; do\n'
         '  for f in done out err res cpu; do show "$f.$i"; done; i=$((i + 1))\n'
         "done\n"
-        "for f in snap.* meta; do show $f; done\n:\n"
+        "for f in snap.* meta; do show $f; done\n"
+        "for f in pow.*.over; do\n"
+        "  f=${f%.over}; for w in before during after; do show $f.$w; done\n"
+        "done\n:\n"
     )
 
 

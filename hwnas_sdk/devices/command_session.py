@@ -19,6 +19,7 @@ from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.types import Origin
 from hwnas_sdk.devices.command_board import big_cores, environment_of, quiet_of, spec_of
 from hwnas_sdk.devices.command_conditions import check_conditions
+from hwnas_sdk.devices.command_energy import LIMIT_S as ENERGY_LIMIT_S
 from hwnas_sdk.devices.command_files import BoardFiles
 from hwnas_sdk.devices.command_job import (
     Ended,
@@ -26,6 +27,7 @@ from hwnas_sdk.devices.command_job import (
     n_blocks,
     plan_blocks,
     plan_calibration,
+    plan_energy,
     read_result,
 )
 from hwnas_sdk.devices.command_link import JobLink, JobNotes
@@ -103,9 +105,6 @@ class CommandSession(DeviceSession):
         """Look at the board again; see `DeviceSession.probe`."""
         self._refuse_when_closed()
         self._facts = self._files.look()
-        conditions = self._facts.conditions
-        charging = conditions is not None and conditions.charging
-        reason = "charging" if charging else "no_sensor"
         runtimes = {
             self._runner.runtime: {
                 "version": f"{self._program.name} {self._program.sha256[:12]}",
@@ -119,7 +118,7 @@ class CommandSession(DeviceSession):
             name=self._name,
             uri=self._uri,
             runtimes=runtimes,
-            power={"source": None, "reason": reason},
+            power=self._facts.power,
         )
         return {
             "device": spec.details["device"],
@@ -148,6 +147,10 @@ class CommandSession(DeviceSession):
             self._follow(job, link, notes, on_event, until=len(notes.plan))
             tried = {one.item: link.ended[one.number] for one in notes.plan}
             blocks = plan_blocks(job.settings, tried, first=len(notes.plan) + 1, seed=job.seed)
+            if job.settings.energy and self._facts.power["source"]:
+                first = len(notes.plan) + len(blocks) + 1
+                items = [name for name in names if name != SENTINEL]
+                blocks += plan_energy(tried, items, first=first)
             notes = notes.with_plan([*notes.plan, *blocks])
             link.go_on(notes, self._script(blocks, models, job, snapshots=True))
             state = self._follow(job, link, notes, on_event, until=None)
@@ -253,6 +256,7 @@ class CommandSession(DeviceSession):
             "nice": -20,
             "providers": None,
         }
+        environment["power_reason"] = self._facts.power["reason"]
         environment["measured_at"] = self._clock.now().isoformat(timespec="milliseconds")
         return JobNotes(plan=(), bad=bad, environment=environment)
 
@@ -267,6 +271,8 @@ class CommandSession(DeviceSession):
         """Start the job script; waits (bounded) while somebody else has the board."""
         script = self._script(notes.plan, models, job, snapshots=False)
         limit_s = job_deadline_s(job.settings, len(job.items)) + _CALIBRATION_S * len(notes.plan)
+        if job.settings.energy:
+            limit_s += ENERGY_LIMIT_S * len(job.items)
         began_s, announced = self._clock.monotonic_s(), False
         while (holder := link.begin(notes, script, limit_s=round(limit_s))) is not None:
             is_ours = holder.owner == self._owner
@@ -308,6 +314,7 @@ class CommandSession(DeviceSession):
             cores=self._used_cores,
             threads=job.settings.threads,
             is_android=snapshots and self._facts.is_android,
+            gauge=self._facts.gauge,
         )
 
     def _follow(
@@ -321,7 +328,9 @@ class CommandSession(DeviceSession):
     ) -> str:
         """Wait for invocation `until`, or the end; returns the job's state."""
         deadline = Deadline.after(
-            sum(one.limit_s for one in notes.plan) + self._timeouts.job_grace_s, clock=self._clock
+            sum(one.limit_s + (60.0 if one.is_energy else 0.0) for one in notes.plan)
+            + self._timeouts.job_grace_s,
+            clock=self._clock,
         )
         while True:
             state = link.poll(notes)
@@ -401,8 +410,9 @@ class CommandSession(DeviceSession):
             }
         if recovered:
             environment["recovered"] = True
-        charging = any(entry.charging for entry in snapshots)
-        reason = "charging" if charging else self.spec.power_reason
+        reason = notes.environment.get("power_reason")
+        if any(entry.charging for entry in snapshots):
+            reason = "charging"
         return read_result(
             job,
             notes.plan,
@@ -413,6 +423,7 @@ class CommandSession(DeviceSession):
             environment=environment,
             throttled=any(entry.throttles for entry in snapshots),
             energy_reason=reason if job.settings.energy else None,
+            powers={} if link is None else link.powers(),
         )
 
     def _refuse_when_closed(self) -> None:

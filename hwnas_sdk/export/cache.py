@@ -25,7 +25,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ from hwnas_sdk.core.types import Artifact
 _LOG = logging.getLogger(__name__)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KEY: Final = re.compile(r"[0-9a-z]{8,64}")
-SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "tvm": ".so"}
+SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "tvm": ".so", "tflite": ".tflite"}
 """Format of an artifact -> how its file's name ends, here and on the board."""
 _LITTER_AGE_S: Final = 3600.0
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -58,12 +58,16 @@ class ArtifactCache:
     Args:
         root: folder, created when missing.
 
+    Attributes:
+        has_grown: whether this object wrote a file.
+
     Raises: DataError when the folder cannot be made (``cache_unwritable``, ``no_space``).
     """
 
     def __init__(self, root: Path) -> None:
         """Open the cache and sweep what killed writers left behind an hour ago or more."""
         self.root = Path(root).absolute()
+        self.has_grown = False
         self._tmp = self.root / "tmp"
         self._memo = self.root / "memo"
         self._verified: dict[str, tuple[_State, dict[str, Any]]] = {}
@@ -140,6 +144,7 @@ class ArtifactCache:
                 self._write(path.with_suffix(".json"), canonical_json(facts).encode())
                 self._write_durably(path, data)
                 self._verified[sha256] = (_state(path), facts)
+                self.has_grown = True
         return _artifact(facts, path)
 
     def get(self, sha256: str) -> Artifact | None:
@@ -239,6 +244,8 @@ class ArtifactCache:
             return None
         if facts is not None:
             self._verified[sha256] = (state, facts)
+            with suppress(OSError):
+                os.utime(path.with_suffix(".json"))  # used now, see cache_limit
         return facts
 
     def _remove_damaged(self, sha256: str) -> None:

@@ -22,6 +22,8 @@ from hwnas_sdk.core.types import (
 from hwnas_sdk.devices.inventory import Inventory, open_session
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
+from hwnas_sdk.export.cache_limit import working_with
+from hwnas_sdk.export.tflite import import_tflite
 from hwnas_sdk.export.user_model import import_onnx
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
@@ -42,6 +44,7 @@ from hwnas_sdk.workflows.profile import (
     reference_targets,
 )
 from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_mapping
+from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
 
@@ -81,6 +84,7 @@ class Lab:
         cache = ArtifactCache(_resources.artifact_cache_path())
         lab = cls(store, cache, Inventory(_resources.inventory_path()), on_event=on_event)
         lab._stack.callback(store.close)
+        lab._stack.enter_context(working_with(cache))
         return lab
 
     def __enter__(self) -> Self:
@@ -115,7 +119,7 @@ class Lab:
         batch: int = 1,
         fixed_dims: Mapping[str, int] | None = None,
     ) -> list[Target]:
-        """Targets for architectures, architecture strings and ``.onnx`` files.
+        """Targets for architectures, architecture strings, ``.onnx`` and ``.tflite`` files.
 
         `fixed_dims` gives sizes to dynamic dimensions of ``.onnx`` files, by the dimension's name.
 
@@ -124,7 +128,10 @@ class Lab:
         space = space or get_space("nasbench201")
         targets = []
         for thing in what:
-            if isinstance(thing, Path) or (isinstance(thing, str) and thing.endswith(".onnx")):
+            if str(thing).endswith(".tflite"):
+                artifact = import_tflite(Path(str(thing)), cache=self.cache)
+                targets.append(artifact_target(artifact, Path(str(thing)).name))
+            elif isinstance(thing, Path) or (isinstance(thing, str) and thing.endswith(".onnx")):
                 artifact = import_onnx(Path(thing), cache=self.cache, fixed_dims=fixed_dims)
                 targets.append(artifact_target(artifact, Path(thing).name))
             else:
@@ -155,6 +162,7 @@ class Lab:
             check_outputs=True,
             seed=seed,
             on_event=self.on_event,
+            maker=artifact_maker(session, settings, self.cache),
             time=BoardTime(limit_s=board_s),
         )
 
@@ -239,26 +247,29 @@ class Lab:
         self.store.finish_run(run.id, profile_to_mapping(profile))
         return profile
 
-    def stored_profile(self, device_id: str) -> tuple[Run, DeviceProfile]:
-        """Newest profile of a device.
+    def stored_profile(self, device_id: str, *, runtime: str = "ort") -> tuple[Run, DeviceProfile]:
+        """Newest profile of a device with a runtime: two runtimes are two devices to a predictor.
 
-        Raises: DataError when it was never profiled.
+        Raises: DataError when it was never profiled so.
         """
         for run in reversed(self.store.runs("profile")):
-            if run.result is not None and run.result.get("device_id") == device_id:
-                return run, profile_from_mapping(run.result, where=f"run {run.id}")
+            result = run.result or {}
+            if result.get("device_id") == device_id and result.get("runtime", "ort") == runtime:
+                return run, profile_from_mapping(result, where=f"run {run.id}")
+        what = "" if runtime == "ort" else f" with the runtime {runtime}"
+        option = "" if runtime == "ort" else f" --runtime {runtime}"
         raise DataError(
-            f"device {device_id} has no profile",
+            f"device {device_id} has no profile{what}",
             code="no_profile",
-            hint="measure one with `hwnas profile NAME`",
+            hint=f"measure one with `hwnas profile NAME{option}`",
         )
 
-    def beliefs(self, on: DeviceSession, *, folded: bool = True) -> Beliefs:
+    def beliefs(self, on: DeviceSession, *, folded: bool = True, runtime: str = "ort") -> Beliefs:
         """Predictors adapted to all valid measurements of the device's newest profile.
 
-        Raises: DataError when it was never profiled.
+        Raises: DataError when it was never profiled with `runtime`.
         """
-        run, _ = self.stored_profile(on.spec.id)
+        run, _ = self.stored_profile(on.spec.id, runtime=runtime)
         space = get_space("nasbench201")
         labels = [
             Label.of(Architecture.of_id(m.arch_id), m, folded=item.endswith("/folded"))
@@ -277,6 +288,7 @@ class Lab:
         candidates: int = 24,
         objectives: Sequence[str] = ("error", "latency"),
         folded: bool = True,
+        runtime: str = "ort",
         seed: int = 0,
         **constraints: Any,
     ) -> ParetoFront:
@@ -295,7 +307,7 @@ class Lab:
         )
         return search_front(
             space,
-            self.beliefs(on, folded=folded),
+            self.beliefs(on, folded=folded, runtime=runtime),
             plan=plan,
             device_id=on.spec.id,
             on_event=self.on_event,

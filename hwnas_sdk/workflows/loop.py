@@ -34,6 +34,7 @@ from hwnas_sdk.workflows.measure import (
 )
 from hwnas_sdk.workflows.profile import profile_of, reference_architectures, reference_targets
 from hwnas_sdk.workflows.profile_file import profile_to_mapping
+from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import Box, judge, reference_box, scaled_hypervolume
 
@@ -198,6 +199,7 @@ class Loop:
             check_outputs=True,
             seed=self.plan.search.seed,
             on_event=self.on_event,
+            maker=artifact_maker(self.session, self.plan.settings, self.cache),
             time=BoardTime(limit_s=self.plan.board_s),
         )
 

@@ -27,6 +27,7 @@ from hwnas_sdk.export.exporter import export_architecture
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
 from hwnas_sdk.workflows.reference import expected_output
+from hwnas_sdk.workflows.runtime import ArtifactMaker
 
 MAX_ATTEMPTS = 3
 BROKEN_OFF = frozenset({"truncated", "cancelled"})
@@ -152,6 +153,7 @@ class Measurer:
         check_outputs: compare each network's answer with this host's; costs one inference here.
         seed: seeds the block order.
         on_event: hears of progress.
+        maker: makes what the device's runtime runs of the ONNX files of targets and sentinel.
         time, jobs: what this object measured itself (not what earlier processes stored).
     """
 
@@ -164,6 +166,7 @@ class Measurer:
     check_outputs: bool = False
     seed: int = 0
     on_event: EventSink = ignore
+    maker: ArtifactMaker = field(default_factory=ArtifactMaker)
     clock: Clock = SYSTEM_CLOCK
     time: BoardTime = field(default_factory=BoardTime)
     jobs: list[JobResult] = field(default_factory=list)
@@ -180,6 +183,7 @@ class Measurer:
         try:
             return self._measure(targets, task)
         finally:
+            self.maker.close()
             self.time.host_s += self.clock.monotonic_s() - started_s
 
     def _measure(self, targets: Sequence[Target], task: str) -> dict[str, Measurement]:
@@ -246,12 +250,16 @@ class Measurer:
 
     def _run_job(self, targets: Sequence[Target]) -> None:
         items = []
-        for target in targets:
-            artifact = target.make_artifact() if self.session.needs_artifacts else None
+        for number, target in enumerate(targets):
+            if self.maker.compiles:
+                self._progress(f"compile for {self.session.spec.name}", number, len(targets))
+            source = target.make_artifact() if self.session.needs_artifacts else None
+            artifact = self._made(source, target.arch)
             self._register(target, artifact)
-            expected = expected_output(artifact) if artifact and self.check_outputs else None
+            expected = expected_output(source) if source and self.check_outputs else None
             items.append(JobItem(target.item, target.arch_id, target.arch, artifact, expected))
-        sentinel = self.sentinel if self.session.needs_artifacts else None
+        needed = self.sentinel if self.session.needs_artifacts else None
+        sentinel = self._made(needed, "the sentinel")
         job = MeasureJob(uuid.uuid4().hex, tuple(items), self.settings, sentinel, self.seed)
         attempts = {
             item.item: self.store.attempts(self.run_id, item.item) + 1 for item in job.items
@@ -305,6 +313,12 @@ class Measurer:
             )
         if self.baseline_ms is None:
             self.baseline_ms = _sentinel_ms([m for m, _ in records if m.status == "valid"])
+
+    def _made(self, source: Artifact | None, name: str) -> Artifact | None:
+        """What the device runs for a file; one that is compiled already stays as it is."""
+        if source is None or source.format != "onnx":
+            return source
+        return self.maker.make(source, name)
 
     def _register(self, target: Target, artifact: Artifact | None) -> None:
         arch = target.architecture

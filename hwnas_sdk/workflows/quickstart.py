@@ -12,12 +12,12 @@ from hwnas_sdk.workflows.search import SearchPlan
 
 
 def quickstart_plan(
-    session: DeviceSession, *, device: str, seed: int = 0, minutes: float = 3.0
+    device_id: str, *, device: str, seed: int = 0, minutes: float = 3.0
 ) -> LoopPlan:
     """One round: ten references, 24 candidates, settings ``quick``, `minutes` of board time."""
     return LoopPlan(
         device=device,
-        device_id=session.spec.id,
+        device_id=device_id,
         search=SearchPlan(seed=seed),
         settings=settings_preset("quick"),
         rounds=1,

@@ -111,3 +111,22 @@ def test_a_missing_table_is_named(verb: str, tmp_path: Path, capsys: Capture) ->
     assert ".parquet" in err
     assert main(["bench", verb]) == 2
     assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "work"),
+    [("latency", "bench_latency.run_bench_latency"), ("search", "bench_search.run_bench_search")],
+)
+def test_an_interrupted_bench_says_that_it_starts_over(
+    verb: str,
+    work: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"hwnas_sdk.workflows.{work}", interrupted)
+    assert main(["bench", verb, "--data", str(tmp_path)]) == 75
+    assert capsys.readouterr().err == "interrupted; the same command starts over\n"

@@ -189,3 +189,17 @@ def test_wrong_input_is_one_line(
     assert err.count("\n") == 1, err
     assert f"[{shown}]" in err
     assert "Traceback" not in err
+
+
+def test_a_dry_quickstart_leaves_no_trace(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "nothing" / "here"
+    monkeypatch.setenv("HWNAS_HOME", str(home))
+    answer = call(capsys, "quickstart", "--dry-run", "-o", str(tmp_path / "no" / "report.html"))
+    assert answer["dry_run"] is True
+    assert answer["estimated_board_s"] > 0
+    assert list(tmp_path.iterdir()) == []
+    unknown = call(capsys, "quickstart", "--dry-run", "--device", "nobody", code=3)
+    assert unknown["error"]["code"] == "unknown_device"
+    assert list(tmp_path.iterdir()) == []

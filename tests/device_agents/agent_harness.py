@@ -71,9 +71,11 @@ class Agent:
         *arguments: str,
         python: str = sys.executable,
         file_limit_bytes: int | None = None,
+        user: int | None = None,
     ):
         self.work = work
-        (work / "artifacts").mkdir(parents=True, exist_ok=True)
+        if user is None:
+            (work / "artifacts").mkdir(parents=True, exist_ok=True)
         self.errors = (work / f"stderr-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(
             [python, str(pyz), "--work", str(work), *arguments],
@@ -82,6 +84,7 @@ class Agent:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             start_new_session=True,
+            user=user,
         )
         if file_limit_bytes is not None:
             limits = (file_limit_bytes, file_limit_bytes)

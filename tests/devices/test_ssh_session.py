@@ -40,13 +40,19 @@ class Bench:
         self.board = board
         self.server = board.server
         self.said: list[str] = []
+        # One file is uploaded; this board is this machine, so it can find the rest.
+        self._agent = board.key_file.parent / "agent.py"
+        self._agent.write_text(
+            f"import runpy, sys\nsys.path.insert(0, {str(FAKE.parent)!r})\n"
+            f"runpy.run_path({str(FAKE)!r}, run_name='__main__')\n"
+        )
 
     def open(self, mode: str = "ok", *, port: int | None = None, **timeouts: float) -> AgentSession:
         transport = RemoteTransport(
             open_shell(self.board.uri(port=port), name="board"),
             work=str(self.board.work),
             python=sys.executable,
-            agent=FAKE,
+            agent=self._agent,
             agent_options=["--mode", mode],
         )
         return AgentSession(

@@ -30,7 +30,7 @@ def open_shell(uri: DeviceUri, *, name: str) -> AdbShell:
 
     Raises: ConfigError for an unknown option.
     """
-    uri.check_options("work", "python", "governor", *COMMAND_OPTIONS)
+    uri.check_options("work", "python", "governor", "power", *COMMAND_OPTIONS)
     return AdbShell(uri.path.rstrip("/"), device_id=name)
 
 
@@ -52,8 +52,6 @@ def open_adb(uri: DeviceUri, *, name: str) -> DeviceSession:
     shell = open_shell(uri, name=name)
     work = uri.options.get("work") or DEFAULT_WORK
     if "runner" in uri.options:
-        if "python" in uri.options:
-            raise ConfigError(f"{uri.text!r} names a runner and a Python", hint="leave one out")
         return open_command(shell, uri, name=name, work=work)
     for option in COMMAND_OPTIONS:
         if option in uri.options:

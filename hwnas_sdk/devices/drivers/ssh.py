@@ -2,14 +2,17 @@
 
 Options: ``work=DIR`` (the agent's folder there), ``python=PATH``, ``identity=FILE`` (private key),
 ``governor=keep`` (leave the clock governor alone), ``power=SOURCE`` (which energy sensor, where the
-board cannot tell: ``hwmon:rail=VDD_IN``, ``ina226:bus=1,addr=0x40,shunt_ohm=0.1``).
+board cannot tell: ``hwmon:rail=VDD_IN``, ``ina226:bus=1,addr=0x40,shunt_ohm=0.1``). A board without
+Python takes ``runner=PATH`` instead (see `command_open`).
 """
 
 from __future__ import annotations
 
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.devices.agent_session import AgentSession
+from hwnas_sdk.devices.command_open import COMMAND_OPTIONS, open_command
 from hwnas_sdk.devices.owner import owner_id
+from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.devices.transports.remote import RemoteTransport
 from hwnas_sdk.devices.transports.ssh import SshShell
 from hwnas_sdk.devices.transports.ssh_target import ssh_target
@@ -24,7 +27,7 @@ def open_shell(uri: DeviceUri, *, name: str) -> SshShell:
 
     Raises: ConfigError for an unknown option or a malformed URI.
     """
-    uri.check_options(*_OPTIONS)
+    uri.check_options(*_OPTIONS, *COMMAND_OPTIONS)
     return SshShell(ssh_target(uri), device_id=name)
 
 
@@ -41,11 +44,14 @@ def open_transport(uri: DeviceUri, *, name: str) -> RemoteTransport:
     )
 
 
-def open_ssh(uri: DeviceUri, *, name: str) -> AgentSession:
+def open_ssh(uri: DeviceUri, *, name: str) -> DeviceSession:
     """Connect, bring the agent when it is not there yet, and start it.
 
     Raises: ConfigError for a bad URI; DeviceError when the board cannot be reached or used.
     """
+    if "runner" in uri.options:
+        work = uri.options.get("work") or DEFAULT_WORK
+        return open_command(open_shell(uri, name=name), uri, name=name, work=work)
     governor = uri.options.get("governor", "performance")
     if governor not in {"performance", "keep"}:
         raise ConfigError(f"governor={governor!r} in {uri.text!r}", hint="performance or keep")

@@ -24,6 +24,8 @@ from hwnas_sdk.devices.transports.shell_v2 import ShellV2Channel, StreamLostErro
 
 _LOG = logging.getLogger(__name__)
 _CHECK_S = 3.0
+LEGACY_FOLDER = "/data/local/tmp"
+"""Where every Android lets ADB write."""
 
 
 class AdbShell(BoardShell):
@@ -98,7 +100,7 @@ class AdbShell(BoardShell):
     ) -> Completed:
         content = stdin if isinstance(stdin, bytes) else b"".join(stdin)
         mark = f"hwnas-{secrets.token_hex(8)}"
-        errors = f"/data/local/tmp/.{mark}"
+        errors = f"{LEGACY_FOLDER}/.{mark}"
         # The stream has no end of input of its own, so the length is told.
         feed = f"head -c {len(content)} | " if content else "</dev/null "
         wrapped = (

@@ -14,7 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from hwnas_sdk.core.errors import ConfigError, DeviceError, MissingExtraError
+from hwnas_sdk.core.errors import ConfigError, DeviceError, HwnasError, MissingExtraError
 
 _LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
@@ -123,7 +123,7 @@ class AdbServer:
     def _states(self) -> dict[str, str]:
         try:
             return {info.serial: info.state for info in self._ready().list()}
-        except DeviceError:
+        except HwnasError:
             raise
         except Exception as exc:  # noqa: BLE001 - as in `open`
             self._explain(exc, "")
@@ -131,7 +131,7 @@ class AdbServer:
     def _features(self, serial: str) -> frozenset[str]:
         try:
             text = self._ready().device(serial=serial).get_features()
-        except DeviceError:
+        except HwnasError:
             raise
         except Exception as exc:  # noqa: BLE001 - as in `open`
             self._explain(exc, serial)
@@ -158,13 +158,13 @@ class AdbServer:
     def _ready(self) -> Any:
         """Return the client; the server is started when it does not run."""
         if self._client is None:
+            host, port = server_address()  # first: adbutils reads it too, while it is imported
             try:
                 from adbutils import AdbClient
             except ImportError as exc:
                 raise MissingExtraError(
                     "adbutils", "adb", purpose=f"the device {self._device_id!r}"
                 ) from exc
-            host, port = server_address()
             self._client = AdbClient(host=host, port=port, socket_timeout=_REPLY_S)
         if not _listens(self._client.host, self._client.port):
             self._start()

@@ -66,11 +66,14 @@ class Drill(threading.Thread):
 
     def __init__(self, rig: Rig, root: Path, *, faults: int, seed: int, end_s: float) -> None:
         """Prepare `faults` rounds on `rig`, ending early at `end_s` (monotonic)."""
-        super().__init__(name=rig.name)
+        super().__init__(name=rig.name, daemon=True)
         self.rig, self.n_faults, self.end_s = rig, faults, end_s
         self.rng = random.Random(f"{seed}/{rig.name}")
-        self.models = make_models(root / "models", n=8)
-        self.hosts = [Host(root / f"host{i}-{rig.name}", rig.environ()) for i in (1, 2)]
+        self.models = make_models(root / "models", n=9)
+        sentinel = self.models[-1] if rig.is_emulated else ""
+        self.hosts = [
+            Host(root / f"host{i}-{rig.name}", rig.environ(), sentinel=sentinel) for i in (1, 2)
+        ]
         self.keeper = JournalKeeper(rig.journal_folders, rig.boot)
         self.rounds: list[Round] = []
         self.idle = 0
@@ -107,10 +110,10 @@ class Drill(threading.Thread):
             self.rig.prepare(host.home)
             for name, uri in self.rig.devices.values():
                 if uri:
-                    host.must("devices", "add", name, uri)
+                    host.must("devices", "add", name, uri, "--no-probe")
         for name, _ in self.rig.devices.values():
-            for host in self.hosts:
-                took_s = host.must("measure", *self.models[:3], "--device", name).took_s
+            for _ in range(2):  # the first one brings the agent
+                took_s = self.hosts[0].must("measure", *self.models[:3], "--device", name).took_s
         self.typical_s = max(2.0, took_s)
 
     def _deck(self) -> Iterator[tuple[str, Fault | None]]:
@@ -158,7 +161,7 @@ class Drill(threading.Thread):
     def _arguments(self) -> list[str]:
         """A small command: some networks on the board, by one of the ways to reach it."""
         name, _ = self.rng.choice(sorted(self.rig.devices.values()))
-        models = self.rng.sample(self.models, self.rng.randint(2, 4))
+        models = self.rng.sample(self.models[:-1], self.rng.randint(2, 4))
         seed = str(self.rng.randrange(10**6))
         return ["measure", *models, "--device", name, "--seed", seed]
 

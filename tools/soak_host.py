@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from soak_witness import StoreWitness, parsed
 
 HWNAS = (sys.executable, "-m", "hwnas_sdk.cli.main")
+TINY_SENTINEL = (sys.executable, str(Path(__file__).with_name("soak_command.py")))
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,18 @@ class Command:
 class Host:
     """One user: a data folder, and what is stored there."""
 
-    def __init__(self, home: Path, environ: dict[str, str]) -> None:
-        """Use the data folder `home`."""
+    def __init__(self, home: Path, environ: dict[str, str], *, sentinel: str = "") -> None:
+        """Use the data folder `home`; `sentinel` is a tiny network instead of the standard one."""
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.witness = StoreWitness(home / "store.sqlite")
+        self._hwnas = TINY_SENTINEL if sentinel else HWNAS
         self._environ = {**os.environ, **environ, "HWNAS_HOME": str(home)}
+        self._environ["SOAK_SENTINEL"] = sentinel
 
     def start(self, *words: str) -> Command:
         """Start ``hwnas words... --json``."""
-        return Command([*HWNAS, *words, "--json"], self._environ)
+        return Command([*self._hwnas, *words, "--json"], self._environ)
 
     def must(self, *words: str, limit_s: float = 600.0) -> Outcome:
         """Run a command that nobody disturbs. Raises: RuntimeError when it fails."""

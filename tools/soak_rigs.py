@@ -40,10 +40,12 @@ class Rig(ABC):
     Attributes:
         name: for the report.
         devices: transport -> (device name, URI or "" when the name needs no adding).
+        is_emulated: whether inference there takes hundreds of times too long.
     """
 
     name: str
     devices: Mapping[str, tuple[str, str]]
+    is_emulated: bool = False
 
     @abstractmethod
     def agents(self) -> list[AgentProcess]:
@@ -128,6 +130,8 @@ class LocalRig(Rig):
 
 class EmulatedRig(Rig):
     """An emulated board (tools/qemu_board), over SSH, ADB or both."""
+
+    is_emulated = True
 
     def __init__(self, transports: list[str], adb: Any = None) -> None:
         """Boot a board; `adb` is the `AdbServer` to reach it with."""

@@ -68,7 +68,7 @@ class JournalKeeper(threading.Thread):
 
     def run(self) -> None:
         """Poll; a journal lives for seconds, a poll takes milliseconds."""
-        while not self._stopped.wait(0.01):
+        while not self._stopped.wait(0.02):
             for folder in self._folders():
                 for path in folder.glob("*.jsonl"):
                     self._keep(path)

@@ -42,7 +42,7 @@ from typing import Any, Callable
 
 from device_agents.agent import facts
 
-FAMILIES = ("x86", "jetson", "raspberry_pi", "android", "linux")
+FAMILIES = ("jetson", "raspberry_pi", "android", "x86", "linux")
 """In the order they are asked; the last one matches everything."""
 
 _found = {}  # type: dict[str, Any]

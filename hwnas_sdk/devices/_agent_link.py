@@ -122,9 +122,7 @@ class AgentLink:
         while True:
             try:
                 # An idle agent of this very session is one we lost the link to: it gives way.
-                reply = self.request(
-                    "lease", owner=self.owner, ttl_s=_TTL_S, session=self._session
-                )
+                reply = self.request("lease", owner=self.owner, ttl_s=_TTL_S, session=self._session)
             except AgentRefusedError as exc:
                 if exc.code != "board_busy":
                     raise

@@ -31,7 +31,7 @@ BASELINE_TOL_REL: Final = 0.10
 OUTLIERS_MAX_SHARE: Final = 0.02
 CLOCK_TOL_REL: Final = 0.01
 CLOCK_MIN_S: Final = 5.0
-CPU_PROVIDER: Final = "CPUExecutionProvider"
+CPU_PROVIDERS: Final = ("CPUExecutionProvider", "CPU")
 """Elsewhere the processor waits for the accelerator: CPU time says nothing of others' work."""
 P90_MIN_SAMPLES: Final = 64
 """LoadGen's early-stopping minimum for the 90th percentile."""
@@ -264,7 +264,7 @@ def _load_flags(context: _Context, blocks: Sequence[Block]) -> set[str]:
     total = cpu_wall_ratio(blocks)
     # The label is a median over blocks: it is spoilt by a contended majority of short blocks even
     # when the long ones keep the sums in order, and the sums catch one very bad block.
-    is_cpu = (context.options.get("providers") or [CPU_PROVIDER])[0] == CPU_PROVIDER
+    is_cpu = (context.options.get("providers") or CPU_PROVIDERS)[0] in CPU_PROVIDERS
     limit = CPU_WALL_MIN * threads
     if is_cpu and total is not None and min(total, float(np.median(ratios))) < limit:
         flags.add("contended")

@@ -79,17 +79,17 @@ class Wire:
         self._next_id = 1
         self._abandoned: set[int] = set()
         self.broken: DeviceError | None = None
-        self._reader = threading.Thread(target=self._read, name="hwnas-wire", daemon=True)
-        self._reader.start()
-        self._heard_at_s = time.monotonic()
+        self._ping_s = ping_s
+        self._heard_at_s: float | None = None
         self._mute = False
         self._over = threading.Event()
-        self._pinger: threading.Thread | None = None
+        self._threads = [threading.Thread(target=self._read, name="hwnas-wire", daemon=True)]
         if ping_s is not None:
-            self._pinger = threading.Thread(
-                target=self._ping, args=(ping_s,), name="hwnas-ping", daemon=True
+            self._threads.append(
+                threading.Thread(target=self._ping, args=(ping_s,), name="hwnas-ping", daemon=True)
             )
-            self._pinger.start()
+        for thread in self._threads:
+            thread.start()
 
     def request(self, kind: str, *, timeout_s: float, **fields: Any) -> Message:
         """Send a request and return its reply; events that arrive meanwhile are kept.
@@ -108,7 +108,7 @@ class Wire:
             # What it said last explains why it went: read on to the end of the stream.
             _LOG.debug("%s: pipe closed while sending %s", self._device_id, kind)
         except TimeoutError:
-            self._fail("agent_hung", f"does not read its input ({kind})", retryable=True)
+            self._fail_unanswered(f"does not read its input ({kind})")
         except KeyboardInterrupt:
             self.broken = DeviceError(
                 f"a request to {self._device_id!r} was cut short", device_id=self._device_id
@@ -123,9 +123,8 @@ class Wire:
     def join(self, *, timeout_s: float) -> None:
         """Wait for the threads to end; call after the channel was closed."""
         self._over.set()
-        self._reader.join(timeout_s)
-        if self._pinger is not None:
-            self._pinger.join(timeout_s)
+        for thread in self._threads:
+            thread.join(timeout_s)
 
     def next_event(self, *, timeout_s: float) -> Message | None:
         """Return the next event, or None when there was none in time.
@@ -168,7 +167,7 @@ class Wire:
         while True:
             message = self._receive(deadline)
             if message is None:
-                self._fail("agent_hung", f"did not answer {kind!r} in time", retryable=True)
+                self._fail_unanswered(f"did not answer {kind!r} in time")
             if message.get("type") == "event":
                 self._events.append(message)
                 continue
@@ -234,7 +233,7 @@ class Wire:
     def _ping(self, ping_s: float) -> None:
         number = 0
         while not self._over.wait(ping_s) and self.broken is None:
-            if time.monotonic() - self._heard_at_s > _SILENT_PINGS * ping_s:
+            if self._silent_s > _SILENT_PINGS * ping_s:
                 self._mute = True
                 self._lines.put(b"")
                 return
@@ -248,7 +247,7 @@ class Wire:
             except TimeoutError:
                 # Half of a line may be on its way: nothing that follows could be understood.
                 with contextlib.suppress(DeviceError):
-                    self._fail("agent_hung", "does not read its input (ping)", retryable=True)
+                    self._fail_unanswered("does not read its input (ping)")
                 return
 
     def _send(self, line: str, deadline: Deadline) -> None:
@@ -273,6 +272,17 @@ class Wire:
         how = "closed its output" if status is None else _describe_exit(status)
         where = " in the middle of a message" if in_message else ""
         self._fail("agent_died", f"{how}{where}", retryable=True)
+
+    @property
+    def _silent_s(self) -> float:
+        """How long nothing was heard, not even an answer to a ping; 0 before the first answer."""
+        return 0.0 if self._heard_at_s is None else time.monotonic() - self._heard_at_s
+
+    def _fail_unanswered(self, what: str) -> NoReturn:
+        """A deadline has passed: does the agent hang, or is nothing heard from there at all?"""
+        if self._ping_s is not None and self._silent_s > 2.5 * self._ping_s:
+            self._fail("link_lost", "has not been heard for too long", retryable=True)
+        self._fail("agent_hung", what, retryable=True)
 
     def _fail(self, code: str, what: str, *, retryable: bool = False) -> NoReturn:
         tail = self._channel.error_tail()

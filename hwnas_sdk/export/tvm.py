@@ -1,6 +1,6 @@
 """ONNX artifact in, shared library out, compiled by TVM for one target.
 
-Needs the extra ``tvm``. The compiler runs in a child process (`_tvm_process`): it aborts on some
+Needs the extra ``tvm``. The compiler runs in a child process (`hwnas_sdk._tvm`): it aborts on some
 inputs, and one import (3 to 8 s) then serves all networks of a command.
 """
 
@@ -11,16 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from hwnas_sdk._tvm.process import TvmProcess
+from hwnas_sdk._tvm.versions import installed_version
 from hwnas_sdk.core.errors import ExportError
 from hwnas_sdk.core.ids import content_id
 from hwnas_sdk.core.types import Artifact
-from hwnas_sdk.export._tvm_compat import installed_version
-from hwnas_sdk.export._tvm_process import TvmProcess
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.tuning_database import TuningDatabase
 from hwnas_sdk.export.tvm_target import TvmTarget, linker
-
-__all__ = ["COMPILE_TIMEOUT_S", "RECIPE", "TvmCompiler", "installed_version"]
 
 RECIPE: Final = "1"
 """Raised whenever the same input would give another library."""

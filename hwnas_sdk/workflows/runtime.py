@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hwnas_sdk import _resources
+from hwnas_sdk._tvm.versions import installed_version
 from hwnas_sdk.core.errors import DeviceError, ExportError
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Artifact, DeviceSpec
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.tuning_database import TuningDatabase
-from hwnas_sdk.export.tvm import TvmCompiler, installed_version
+from hwnas_sdk.export.tvm import TvmCompiler
 from hwnas_sdk.export.tvm_target import TvmTarget, device_target
 
 UNTUNED = (

@@ -105,7 +105,6 @@ def test_a_silent_host_is_taken_for_gone(start: Any) -> None:
 def test_a_silent_host_gets_its_job_finished(start: Any) -> None:
     agent: Agent = start("--host-timeout", "0.5")
     lease(agent)
-    agent.ask("probe")
     settings = {**FOREVER, "max_blocks": 60, "min_blocks": 60}
     agent.measure("alone", [agent.put(LIGHT)], settings=settings)
     assert agent.follow("alone")[-1]["outcome"] == "done"

@@ -424,7 +424,7 @@ def test_energy_from_the_battery(rig: Rig, monkeypatch) -> None:
             runner = rig.work / "lease.d" / "runner"
             busy = runner.exists() and runner.read_text().strip()
             scratch = root / "now"
-            scratch.write_text(f"{-(500_000 if busy else 300_000) + 500 * (number % 2)}\n")
+            scratch.write_text(f"{-(500_000 if busy else 300_000) + 500 * (number % 7)}\n")
             scratch.replace(current)
 
     thread = threading.Thread(target=load)

@@ -340,6 +340,15 @@ def test_contended_labels_are_not_rescaled() -> None:
     assert "contended" in record.flags
 
 
+@pytest.mark.parametrize("provider", ["CPU", "CPUExecutionProvider"])
+def test_every_cpu_runtime_can_be_contended(provider: str) -> None:
+    got = {"providers": [provider]}
+    record = record_of(
+        options=got, facts=got, item={"blocks": blocks(*[3e6] * 5, cpu_ns=100_000_000)}
+    )
+    assert "contended" in record.flags
+
+
 def test_quiet_verdict() -> None:
     assert quiet_verdict([RESULT]) == (True, [])
     busy = replace(RESULT, items=(replace(GOOD, blocks=blocks(1e6, cpu_ns=50_000_000)),))

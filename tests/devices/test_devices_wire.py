@@ -208,13 +208,3 @@ def test_push_to_a_full_disk(transport, make_artifact, tmp_path, monkeypatch) ->
         transport.push(tmp_path / "net.onnx", make_artifact("net").sha256)
     assert caught.value.code == "no_space"
     assert list((tmp_path / "work" / "artifacts").iterdir()) == []
-
-
-def test_clean_removes_what_is_not_kept(transport, make_artifact, tmp_path) -> None:
-    keep, drop = make_artifact("keep"), make_artifact("drop")
-    for artifact, name in ((keep, "keep"), (drop, "drop")):
-        transport.push(tmp_path / f"{name}.onnx", artifact.sha256)
-    (tmp_path / "work" / "artifacts" / ".x.onnx.1.tmp").touch()
-    assert transport.clean({keep.sha256}) == 1
-    left = [path.stem for path in (tmp_path / "work" / "artifacts").iterdir()]
-    assert left == [keep.sha256]

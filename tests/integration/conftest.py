@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
-from integration_host import Host, Said
+from integration_host import Host, Reached
 from qemu_board import AdbServer, Board, is_built, unavailable
 
 
@@ -57,28 +56,6 @@ def make_host(
 ) -> Callable[[str], Host]:
     """Makes a host: a data folder of its own, the adb server of the run."""
     return lambda name: Host(tmp_path_factory.mktemp(name), environ=adb_server.environ)
-
-
-@dataclass
-class Reached:
-    """A board as a host knows it: added, trusted, set up.
-
-    Attributes:
-        way: "ssh" or "adb".
-        name: in the host's inventory.
-        said: what each verb of the way there answered.
-    """
-
-    way: str
-    host: Host
-    board: Board
-    name: str
-    said: dict[str, Said]
-
-    @property
-    def uri(self) -> str:
-        """Its address."""
-        return self.board.ssh_uri if self.way == "ssh" else self.board.adb_uri
 
 
 def _reach(way: str, host: Host, board: Board, figures: dict[str, str]) -> Reached:

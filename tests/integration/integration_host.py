@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from qemu_board import Board
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -73,3 +76,31 @@ class Host:
         said = self.ask(*words, timeout_s=timeout_s)
         assert said.status == 0, f"hwnas {' '.join(words)}: {said.status}\n{said.errors}"
         return said.data
+
+    def become(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the test's own process be this host."""
+        monkeypatch.setenv("HWNAS_HOME", str(self.home))
+        for name, value in self.environ.items():
+            monkeypatch.setenv(name, value)
+
+
+@dataclass
+class Reached:
+    """A board as a host knows it: added, trusted, set up.
+
+    Attributes:
+        way: "ssh" or "adb".
+        name: in the host's inventory.
+        said: what each verb of the way there answered.
+    """
+
+    way: str
+    host: Host
+    board: Board
+    name: str
+    said: dict[str, Said]
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return self.board.ssh_uri if self.way == "ssh" else self.board.adb_uri

@@ -9,19 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from integration_host import Host
+from integration_host import Host, Reached
 from integration_models import SMALL, convolution
 from qemu_board import Board
 
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.store.dataset import build_dataset
 from hwnas_sdk.store.sqlite import MeasurementStore
-
-if TYPE_CHECKING:
-    from conftest import Reached
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from integration_host import Host
+from integration_host import Host, Reached
 from integration_models import SMALL, convolution
-
-if TYPE_CHECKING:
-    from conftest import Reached
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

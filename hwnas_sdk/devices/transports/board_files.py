@@ -24,7 +24,10 @@ _CHUNK: Final = 2**18
 _SLOWEST_BYTES_PER_S: Final = 200_000
 _BASE_S: Final = 60.0
 _UNPACK_FAILED: Final = 42
-_FULL = re.compile(r"no space left|quota exceeded|file too large|enospc", re.IGNORECASE)
+# The last is what GNU tar says when only the end of a block found no room.
+_FULL = re.compile(
+    r"no space left|quota exceeded|file too large|enospc|wrote only \d+ of", re.IGNORECASE
+)
 
 HASH_FUNCTION: Final = (
     "hashes() { if command -v sha256sum >/dev/null 2>&1; "
@@ -122,7 +125,8 @@ def deploy_error(shell: BoardShell, work: str, done: Completed) -> DeviceError:
     """The error for a command that could not write to the board."""
     text = done.stderr.decode(errors="replace")
     full = _FULL.search(text) is not None
-    what = "is full" if full else f"cannot be written: {done.error_line}"
+    first = next((line.strip()[:200] for line in text.splitlines() if line.strip()), "")
+    what = "is full" if full else f"cannot be written: {first or done.error_line}"
     return DeviceError(
         f"the work folder of {shell.device_id!r} {what} ({work})",
         device_id=shell.device_id,

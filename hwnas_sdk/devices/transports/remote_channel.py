@@ -79,11 +79,11 @@ class AgentChannel(Channel):
             return
         if self._inner.exit_status() is not None:
             return
-        _LOG.warning("the agent on %s (pid %d) did not end", self._shell.device_id, self.pid)
+        _LOG.info("the agent on %s (pid %d) did not say goodbye", self._shell.device_id, self.pid)
         try:
             done = self._shell.run(_KILL % {"pid": self.pid}, timeout_s=_KILL_S)
         except DeviceError as exc:
-            _LOG.warning("ending the agent on %s: %s", self._shell.device_id, exc)
+            _LOG.info("ending the agent on %s: %s", self._shell.device_id, exc)
             return
         if done.status != 0:
             _LOG.warning("the agent on %s (pid %d) is still there", self._shell.device_id, self.pid)

@@ -1,6 +1,6 @@
 """The process in which TVM runs: one request per line in, one reply per line out.
 
-``python -m hwnas_sdk.export._tvm_child``; see `_tvm_process.TvmProcess`. Its standard output carries
+``python -m hwnas_sdk._tvm.child``; see `process.TvmProcess`. Its standard output carries
 replies only, prints of TVM and of linkers go to standard error. It ends with its input and dies
 with its parent.
 """
@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hwnas_sdk.core.errors import HwnasError
-from hwnas_sdk.export import _tvm_compat as compat
+from hwnas_sdk._tvm import compat, remote
 
 
 class Child:
@@ -27,6 +27,17 @@ class Child:
     def __init__(self) -> None:
         self._layers: list[compat.Layer] = []
         self._trials: dict[str, compat.Trial] = {}
+        board = remote.Remote()
+        self.verbs: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "compile": self.compile,
+            "layers": self.layers,
+            "tune": self.tune,
+            "rpc_look": board.look,
+            "rpc_lease": board.lease,
+            "rpc_release": board.release,
+            "rpc_run": board.run,
+            "rpc_time": board.time,
+        }
 
     def compile(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Compile ``onnx`` for ``target`` into ``out``, with the tuned layers in ``folders``."""
@@ -108,7 +119,7 @@ def main() -> int:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            reply: dict[str, Any] = {"ok": getattr(child, request["do"])(request)}
+            reply: dict[str, Any] = {"ok": child.verbs[request["do"]](request)}
         except HwnasError as exc:
             reply = {"error": {"code": exc.code, "message": exc.message, "hint": exc.hint}}
         except Exception as exc:  # noqa: BLE001 - the reply says it; the host decides

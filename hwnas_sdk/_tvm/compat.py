@@ -1,7 +1,7 @@
-"""The one module that calls TVM's compiler; what its versions call things is known only here.
+"""TVM's compiler and tuner; what its versions call things is known here (and in `remote`).
 
-Everything but `installed_version` runs in a child process (`_tvm_child`): TVM aborts the process on
-some inputs, and its import takes seconds.
+Runs in a child process (`child`): TVM aborts the process on some inputs, and its import takes
+seconds.
 
 Three things TVM does slowly are done differently, all measured on this project's machines:
 
@@ -24,15 +24,11 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from hwnas_sdk.core.errors import ExportError, MissingExtraError
+from hwnas_sdk.core.errors import ExportError
 from hwnas_sdk.export.host_runtime import load_onnxruntime
-
-_FFI_SERIES: Final[Mapping[str, str]] = {"0.27.": "0.1.14."}
-"""TVM version -> the series of apache-tvm-ffi it was built against."""
 
 _EQUALITY: Final = "anchor-block"
 """Layers are equal when their heaviest block is: a schedule serves every epilogue fused to it."""
@@ -41,35 +37,6 @@ _FEW_TRIALS: Final = 64
 """Below this a learned cost model sees too little to guide anything: candidates are random."""
 
 _LOG = logging.getLogger(__name__)
-
-
-def installed_version(purpose: str) -> str:
-    """Version of the installed TVM, by its metadata; nothing is imported.
-
-    Raises: MissingExtraError when it is absent, ExportError "tvm_pair" when its ffi library is of
-        another series: such a pair compiles, runs, and crashes in the middle of tuning.
-    """
-    versions = {}
-    for package in ("apache-tvm", "apache-tvm-ffi"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise MissingExtraError(package, "tvm", purpose=purpose) from None
-    tvm, ffi = versions["apache-tvm"], versions["apache-tvm-ffi"]
-    wanted = next((s for prefix, s in _FFI_SERIES.items() if tvm.startswith(prefix)), None)
-    if wanted is None:
-        raise ExportError(
-            f"apache-tvm {tvm} is not a version this package was tried with",
-            code="tvm_pair",
-            hint="pip install 'hwnas-sdk[tvm]'",
-        )
-    if not ffi.startswith(wanted):
-        raise ExportError(
-            f"apache-tvm {tvm} and apache-tvm-ffi {ffi} do not fit: tuning would crash",
-            code="tvm_pair",
-            hint=f"pip install 'apache-tvm-ffi=={wanted}*'",
-        )
-    return tvm
 
 
 def load(arch: str) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 from hwnas_sdk.core.errors import ExportError
 
-_CHILD = "hwnas_sdk.export._tvm_child"
+_CHILD = "hwnas_sdk._tvm.child"
 
 
 class TvmProcess:

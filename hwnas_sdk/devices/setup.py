@@ -7,11 +7,11 @@ alone, so the same call again takes seconds; an interrupted one is simply made a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,9 @@ from hwnas_sdk.devices.board_system import OLDEST_PYTHON, candidates, target_of
 from hwnas_sdk.devices.setup_push import push_and_install
 from hwnas_sdk.devices.transports.shell import BoardShell
 from hwnas_sdk.devices.wheels import (
-    PIP,
     Wheel,
     WheelStore,
     WheelTarget,
-    bundled_pip,
     package_name,
     requirements,
 )
@@ -255,10 +253,9 @@ class _Setup:
         assert refusal is not None
         raise refusal
 
-    @contextlib.contextmanager
     def _wheels(
         self, target: WheelTarget, facts: BoardFacts, kept: Mapping[str, Any] | None
-    ) -> Iterator[tuple[Wheel, ...]]:
+    ) -> AbstractContextManager[tuple[Wheel, ...]]:
         """What is missing; without anything to build on, all the board had before as well."""
         wanted = list(self._options.wanted())
         before = _description(facts) if kept is None else None
@@ -267,18 +264,13 @@ class _Setup:
                 have = {package_name(text) for text in wanted}
                 needed = requirements(runtime, rpc="tornado" in before["packages"])
                 wanted += [text for text in needed if package_name(text) not in have]
-        folder = self._options.wheels
-        pip = bundled_pip() if folder is not None and not any(folder.glob("pip-*.whl")) else None
-        if pip is None:
-            wanted.append(PIP)
-        with self._store.wheels(
+        return self._store.wheels(
             wanted,
             target,
-            folder=folder,
+            folder=self._options.wheels,
             upgrade=self._options.upgrade,
             device_id=self._name,
-        ) as found:
-            yield (*found, pip) if pip is not None else found
+        )
 
     def _install_with(
         self,
@@ -289,7 +281,7 @@ class _Setup:
     ) -> SetupResult:
         before = kept or _description(facts) or {"runtimes": {}}
         names = {self._options.runtime, *before["runtimes"]}
-        packages = {wheel.package: wheel.version for wheel in wheels if wheel.package != PIP}
+        packages = {wheel.package: wheel.version for wheel in wheels}
         n_bytes = sum(wheel.unpacked_bytes for wheel in wheels)
         if kept is not None:
             packages = {**kept["packages"], **packages}

@@ -22,7 +22,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +52,6 @@ _ORT: Final = ("onnxruntime", "numpy")
 # What running a compiled library needs beside the pinned pair.
 _TVM: Final = ("ml_dtypes", "typing_extensions", "numpy")
 _TVM_RPC: Final = ("tornado", "psutil", "cloudpickle")
-PIP: Final = "pip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,18 +227,6 @@ class WheelStore:
         if not self.root.is_dir():
             return 0
         return sum(path.stat().st_size for path in self.root.rglob("*.whl"))
-
-
-def bundled_pip() -> Wheel | None:
-    """The pip wheel that travels with this host's Python, where the distribution left it in."""
-    folders = [Path("/usr/share/python-wheels")]
-    spec = util.find_spec("ensurepip")
-    if spec is not None and spec.origin is not None:
-        folders.insert(0, Path(spec.origin).parent / "_bundled")
-    for folder in folders:
-        for path in sorted(folder.glob("pip-*.whl"), reverse=True):
-            return _wheel(path)
-    return None
 
 
 def _download(

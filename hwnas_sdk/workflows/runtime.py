@@ -14,7 +14,7 @@ from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.tuning_database import TuningDatabase
 from hwnas_sdk.export.tvm import TvmCompiler
-from hwnas_sdk.export.tvm_target import TvmTarget, device_target
+from hwnas_sdk.export.tvm_target import TvmTarget, device_target, parse_target
 
 UNTUNED = (
     "untuned TVM was 20-61x slower than ONNX Runtime on 14 networks: run `hwnas tune` first, "
@@ -99,8 +99,8 @@ def check_runtime(spec: DeviceSpec, runtime: str) -> None:
 def session_target(spec: DeviceSpec, *, threads: int = 1) -> TvmTarget:
     """TVM target of a device: what it says of itself, or what its driver was told (``target=``)."""
     given = spec.details.get("tvm_target")
-    if isinstance(given, Mapping):
-        return TvmTarget.of({**given, "num-cores": threads})
+    if isinstance(given, str):
+        return parse_target(given, threads=threads)
     return device_target(spec, threads=threads)
 
 

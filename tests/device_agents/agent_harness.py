@@ -92,6 +92,7 @@ class Agent:
         self.events: list[dict[str, Any]] = []
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_id = 0
+        self._deaf = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.lease = ""
@@ -201,14 +202,25 @@ class Agent:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5.0)
+        self._close_stdout()
+        self.errors.close()
+
+    def close_output(self) -> None:
+        """Let go of the pipe the agent writes to, as a link that breaks does."""
+        self._deaf.set()
+        self._reader.join(10.0)
+        self._close_stdout()
+
+    def _close_stdout(self) -> None:
         assert self.process.stdout is not None
         self.process.stdout.close()
-        self.errors.close()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._messages.put(json.loads(line))
+            if self._deaf.is_set():
+                return
         self._messages.put(None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import resource
 import signal
 import subprocess
 import sys
@@ -224,6 +224,66 @@ def test_a_full_disk_ends_the_job_with_a_reason(start: Any) -> None:
     assert of(events, "failed")[0]["code"] == "no_space"
     assert events[-1]["event"] == "job_done"
     assert agent.ask("hello", protocol=[1, 1], owner="tests")["type"] == "hello"
+    journal = agent.work / "journal" / "full.jsonl"
+    assert journal.read_bytes().endswith(b"}\n"), "half a line was taken back"
+    assert journal.stat().st_size < 20_000
+    kept, reply = agent.fetch("full")
+    assert reply["state"] == "done", "an end is sent even where it cannot be written"
+    assert kept[-1]["outcome"] == "crashed"
+    assert [event["seq"] for event in kept] == list(range(1, len(kept) + 1))
+    blocks = of(events, "block")
+    assert of(kept, "block") == blocks[: len(of(kept, "block"))]
+    assert len(blocks) - len(of(kept, "block")) <= 1, "what had room is there"
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (2**30, 2**30))
+    again = agent.run("roomy", [agent.put(LIGHT)])
+    assert again[-1]["outcome"] == "done"
+
+
+def test_an_end_that_cannot_be_written_is_told_all_the_same(
+    agent_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = agent_module("agent.journal")
+    path = tmp_path / "full.jsonl"
+    path.write_bytes(b'{"seq":1,"event":"job_started"}\n{"seq":2,"eve')
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal.Journal, "append", refuse)
+    event = {"wall_ns": None, "environment": {}, "outcome": "crashed"}
+    line = json.loads(journal.close_crashed(str(path), "full", event))
+    assert (line["seq"], line["event"], line["outcome"]) == (2, "job_done", "crashed")
+    monkeypatch.undo()
+    assert json.loads(journal.close_crashed(str(path), "full", event)) == line
+    assert journal.close_crashed(str(path), "full", event) is None, "it has its end now"
+
+
+@pytest.mark.parametrize("ends", ["output", "input", "both"])
+def test_a_closed_channel_does_not_stop_the_job(pyz: Path, tmp_path: Path, ends: str) -> None:
+    """What a link that breaks leaves: pipes nobody holds at the other end."""
+    agent = Agent(pyz, tmp_path)
+    try:
+        agent.take_lease()
+        settings = {**SETTINGS, "min_blocks": 40, "max_blocks": 40, "block_min_s": 0.02}
+        settings["block_max_runs"] = 100_000
+        agent.measure("cut", [agent.put(LIGHT), agent.put(HEAVY)], settings=settings)
+        agent.follow("cut", lambda event: event["event"] == "block")
+        journal = tmp_path / "journal" / "cut.jsonl"
+        if ends != "input":
+            agent.close_output()
+        if ends != "output":
+            agent.close_input()
+        lines = journal.read_bytes().count(b"\n")
+        wait_until(lambda: b'"job_done"' in journal.read_bytes(), 60.0)
+        assert journal.read_bytes().count(b"\n") > lines + 40, "it went on without us"
+        assert journal.read_bytes().count(b'"finished"') == 2
+        if ends == "output":
+            assert agent.process.poll() is None
+            agent.close_input()
+        assert agent.process.wait(10.0) == 0
+        assert agent.lease_record() == {}
+    finally:
+        agent.stop()
 
 
 def test_an_interpreter_without_the_runtime_says_so(start: Any, tmp_path: Path) -> None:
@@ -238,29 +298,3 @@ def test_an_interpreter_without_the_runtime_says_so(start: Any, tmp_path: Path) 
     events = agent.run("none", [agent.put(LIGHT)])
     assert of(events, "failed")[0]["code"] == "runtime_missing"
     assert events[-1]["outcome"] == "crashed"
-
-
-def _old_python() -> str | None:
-    found = shutil.which("python3.8")
-    candidates = [Path(found)] if found else []
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates = [*sorted(root.glob("versions/3.8.*/bin/python3.8")), *candidates]
-    for path in candidates:
-        check = [str(path), "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 8))"]
-        if subprocess.run(check, check=False, capture_output=True).returncode == 0:
-            return str(path)
-    return None
-
-
-def test_the_oldest_supported_python_runs_the_agent(start: Any) -> None:
-    python = _old_python()
-    if python is None:
-        pytest.skip("no Python 3.8 here (uv or pyenv can provide one)")
-    agent: Agent = start(python=python)
-    assert agent.ask("hello", protocol=[1, 1], owner="tests")["python"].startswith("3.8.")
-    probe = agent.ask("probe")
-    assert probe["device"]["cores"] >= 1
-    assert "version" in probe["runtimes"]["ort"] or "error" in probe["runtimes"]["ort"]
-    agent.take_lease()
-    assert agent.run("old", [agent.put(LIGHT)])[-1]["event"] == "job_done"
-    assert agent.ask("bye")["type"] == "bye"

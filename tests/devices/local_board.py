@@ -98,17 +98,3 @@ def make_runtime_wheels(
 
 CRASHES = f"import os\nos.kill(os.getpid(), {int(signal.SIGILL)})\n"
 """A runtime as built for another processor."""
-
-
-_SMALL_PIP = """
-import sys, sysconfig, zipfile
-assert "--no-index" in sys.argv and "--no-deps" in sys.argv, sys.argv
-for path in sys.argv:
-    if path.endswith(".whl"):
-        zipfile.ZipFile(path).extractall(sysconfig.get_path("purelib"))
-"""
-
-
-def make_small_pip(folder: Path) -> Path:
-    """A stand-in for pip that unpacks wheels and can do no more: the real one takes seconds."""
-    return make_wheel(folder, "pip", "99.0", {"pip/__main__.py": _SMALL_PIP})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import SshBoard
-from local_board import BASE_PYTHON, make_runtime_wheels, make_small_pip
+from local_board import BASE_PYTHON, make_runtime_wheels
 
 from hwnas_sdk.cli.main import main
 from hwnas_sdk.devices import known_hosts
@@ -27,9 +27,7 @@ def _json(capsys: Capture, *arguments: str, exit_code: int = 0) -> dict[str, Any
 
 @pytest.fixture
 def wheels(tmp_path: Path) -> Path:
-    folder = make_runtime_wheels(tmp_path / "wheels")
-    make_small_pip(folder)
-    return folder
+    return make_runtime_wheels(tmp_path / "wheels")
 
 
 def test_from_nothing_to_a_board_that_measures_and_back(

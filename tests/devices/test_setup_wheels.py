@@ -13,7 +13,6 @@ from hwnas_sdk.devices import wheels as module
 from hwnas_sdk.devices.wheels import (
     WheelStore,
     WheelTarget,
-    bundled_pip,
     package_name,
     requirements,
 )
@@ -155,9 +154,3 @@ def test_requirements() -> None:
     assert {"tornado", "psutil", "cloudpickle"} <= set(requirements("tvm", rpc=True)) - set(tvm)
     with pytest.raises(ConfigError, match="unknown runtime"):
         requirements("ncnn")
-
-
-def test_this_hosts_python_brings_a_pip() -> None:
-    pip = bundled_pip()
-    assert pip is not None
-    assert (pip.package, pip.path.suffix) == ("pip", ".whl")

@@ -99,7 +99,7 @@ class TvmRpcSession(DeviceSession):
             details={
                 "device": {"family": "tvm-rpc", "arch": target.partition(":")[0], "soc": target},
                 "runtimes": {"tvm": {"version": version}},
-                "tvm_target_name": target,
+                "tvm_target": target,
                 "servers": found["servers"],
             },
         )

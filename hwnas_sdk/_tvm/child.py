@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwnas_sdk.core.errors import HwnasError
 from hwnas_sdk._tvm import compat, remote
+from hwnas_sdk.core.errors import HwnasError
 
 
 class Child:

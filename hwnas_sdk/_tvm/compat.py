@@ -208,9 +208,7 @@ def local_trials(link: Sequence[str], *, timeout_s: float) -> Trial:
     return Trial(_builder(link), runner)
 
 
-def rpc_trials(
-    link: Sequence[str], *, host: str, port: int, key: str, timeout_s: float
-) -> Trial:
+def rpc_trials(link: Sequence[str], *, host: str, port: int, key: str, timeout_s: float) -> Trial:
     """Candidates run on the board that answers for `key` at a TVM tracker (experimental)."""
     from tvm.s_tir import meta_schedule as ms
 
@@ -221,9 +219,7 @@ def rpc_trials(
         session_priority=1,
         session_timeout_sec=int(timeout_s),
     )
-    runner = ms.runner.RPCRunner(
-        rpc_config=config, evaluator_config=_evaluator(), max_workers=1
-    )
+    runner = ms.runner.RPCRunner(rpc_config=config, evaluator_config=_evaluator(), max_workers=1)
     return Trial(_builder(link), runner)
 
 
@@ -337,7 +333,9 @@ def _reduces(module: Any) -> bool:
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     reduction = 2  # IterVar.CommReduce
     return any(
-        int(axis.iter_type) == reduction for block in blocks for axis in schedule.get(block).iter_vars
+        int(axis.iter_type) == reduction
+        for block in blocks
+        for axis in schedule.get(block).iter_vars
     )
 
 
@@ -374,7 +372,7 @@ def _builder(link: Sequence[str]) -> Any:
     fcompile = _fcompile(link)
 
     @derived_object
-    class InProcess(ms.builder.PyBuilder):
+    class InProcess(ms.builder.PyBuilder):  # type: ignore[misc]  # TVM has no types
         def build(self, build_inputs: Sequence[Any]) -> list[Any]:
             return [self._one(entry) for entry in build_inputs]
 

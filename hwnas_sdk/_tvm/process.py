@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
 from hwnas_sdk.core.errors import ExportError
@@ -24,9 +24,9 @@ class TvmProcess:
     After a crash or a timeout the next request starts a new one. A context manager.
     """
 
-    def __init__(self, *, module: str = _CHILD) -> None:
-        """Prepare; nothing is started. `module` is what runs (tests put another one there)."""
-        self._module = module
+    def __init__(self, command: Sequence[str] | None = None) -> None:
+        """Prepare; nothing is started. `command` runs instead of the child, for tests."""
+        self._command = list(command or [sys.executable, "-m", _CHILD])
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -90,7 +90,7 @@ class TvmProcess:
             # Compiling needs no thread pool; candidates of a tuning run are timed on one thread.
             environment = {"TVM_NUM_THREADS": "1", **os.environ}
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", self._module],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -9,7 +9,7 @@ from typing import Final
 
 from hwnas_sdk.core.errors import ExportError, MissingExtraError
 
-_FFI_SERIES: Final[Mapping[str, str]] = {"0.27.": "0.1.14."}
+_FFI_SERIES: Final[Mapping[str, str]] = {"0.27.": "0.1.14"}
 """TVM version -> the series of apache-tvm-ffi it was built against."""
 
 _RPC_MODULES: Final[Mapping[str, str]] = {
@@ -37,11 +37,11 @@ def installed_version(purpose: str) -> str:
             code="tvm_pair",
             hint="pip install 'hwnas-sdk[tvm]'",
         )
-    if not ffi.startswith(wanted):
+    if ffi != wanted and not ffi.startswith(wanted + "."):
         raise ExportError(
             f"apache-tvm {tvm} and apache-tvm-ffi {ffi} do not fit: tuning would crash",
             code="tvm_pair",
-            hint=f"pip install 'apache-tvm-ffi=={wanted}*'",
+            hint=f"pip install 'apache-tvm-ffi=={wanted}.*'",
         )
     return tvm
 

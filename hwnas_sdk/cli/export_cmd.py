@@ -79,7 +79,7 @@ def export(
 
     if target is not None and file_format != "tvm":
         raise ConfigError(
-            "--target is for --format tvm; an ONNX file runs anywhere", code="bad_target"
+            "--target is for --format tvm; an ONNX file runs anywhere", code="unknown_target"
         )
     space = get_space("nasbench201")
     architecture = space.decode(arch)

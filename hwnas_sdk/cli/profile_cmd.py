@@ -69,7 +69,8 @@ def profile(
     estimate_s = n * chosen.estimated_s()
     if dry_run:
         plan = {"device": name, "references": references, "n_networks": n, "runtime": runtime,
-                "settings": settings, "threads": threads, "estimated_board_s": estimate_s}  # fmt: skip
+                "settings": settings, "threads": threads,
+                "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
         return
     app.check_output(output)

@@ -56,7 +56,8 @@ def search(
 
     plan = make_search_plan(options, seed=seed)
     if dry_run:
-        show_plan(app, {"device": device, "runtime": runtime, **plan.to_json(), "n_evaluations": plan.n_evaluations})
+        shown = {"device": device, "runtime": runtime, **plan.to_json()}
+        show_plan(app, {**shown, "n_evaluations": plan.n_evaluations})
         return
     from hwnas_sdk.cli.render import json_text
     from hwnas_sdk.core.files import write_text_atomic

@@ -14,7 +14,8 @@ from hwnas_sdk.core.errors import MeasurementError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hwnas_sdk.workflows.tune import Speedup, TunedLayer
+    from hwnas_sdk.export.tuning_database import TunedLayer
+    from hwnas_sdk.workflows.tune import Speedup
 
 
 @click.command(short_help="Tune TVM's schedules for a device, each layer once.")

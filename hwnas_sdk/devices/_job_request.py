@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,16 @@ class JobFiles:
         return self._transport.push(Path(artifact.path), artifact.sha256)
 
 
-def options_of(job: MeasureJob, *, governor: str | None) -> Mapping[str, Any]:
+def options_of(
+    job: MeasureJob, *, governor: str | None, providers: Sequence[str] = ()
+) -> Mapping[str, Any]:
     """What the board is asked to set; the answer says what it could."""
     return {
         "runtime": job.settings.runtime,
         "threads": job.settings.threads,
         "affinity": "auto",
         "nice": -20,
-        "providers": None,
+        "providers": list(providers) if providers and job.settings.runtime == "ort" else None,
         "governor": governor,
     }
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
 
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
 from hwnas_sdk.core.errors import DeviceError
-from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.types import DeviceSpec, Origin
 from hwnas_sdk.devices._agent_link import AgentLink
 from hwnas_sdk.devices._job_follow import JobFollower
 from hwnas_sdk.devices._job_request import JobFiles, options_of
 from hwnas_sdk.devices.board import spec_from_probe
-from hwnas_sdk.devices.jobs import JobResult, MeasureJob
+from hwnas_sdk.devices.jobs import ItemResult, JobResult, MeasureJob
 from hwnas_sdk.devices.session import Cleaned, DeviceSession
 from hwnas_sdk.devices.timeouts import Timeouts, job_deadline_s
 from hwnas_sdk.devices.transports.base import Channel, Transport
@@ -49,6 +49,7 @@ class AgentSession(DeviceSession):
         timeouts: Timeouts | None = None,
         clock: Clock = SYSTEM_CLOCK,
         governor: str | None = None,
+        providers: Sequence[str] = (),
     ) -> None:
         """Start the agent and ask what it is.
 
@@ -61,6 +62,7 @@ class AgentSession(DeviceSession):
             timeouts: how long to wait for what.
             clock: for labels and the comparison with the board's clock.
             governor: clock governor to ask the board for during a job; None leaves it alone.
+            providers: ONNX Runtime's execution providers; none is the CPU.
 
         Raises: DeviceError when the agent does not start or speaks another protocol.
         """
@@ -68,6 +70,7 @@ class AgentSession(DeviceSession):
         self.needs_artifacts = True
         self._name = name
         self._governor = governor
+        self._providers = tuple(providers)
         self._closed = False
         self._link = AgentLink(
             transport, name=name, owner=owner, timeouts=timeouts or Timeouts(), clock=clock
@@ -185,6 +188,7 @@ class AgentSession(DeviceSession):
         Raises: DeviceError when the board does not come back, or came back with nothing done.
         """
         limit_s = job_deadline_s(job.settings, len(job.items)) + self._link.timeouts.job_grace_s
+        boot_id = self._link.hello.get("boot_id")
         for _ in range(_MAX_RECONNECTS):
             self._link.reconnect(cause, on_event)
             try:
@@ -199,9 +203,34 @@ class AgentSession(DeviceSession):
             raise cause
         result = follower.result(requested=self._options(job), recovered=True)
         sent = [entry for entry in result.items if entry.item not in follower.bad]
-        if result.outcome == "crashed" and all(entry.error_code == "truncated" for entry in sent):
-            raise cause
+        if result.outcome == "crashed":
+            self._report_crash(boot_id, result, sent, cause, on_event)
         return result
+
+    def _report_crash(
+        self,
+        boot_id: object,
+        result: JobResult,
+        sent: Sequence[ItemResult],
+        cause: DeviceError,
+        on_event: EventSink,
+    ) -> None:
+        """Say what the board lost. Raises: DeviceError when no network was finished."""
+        restarted = self._link.hello.get("boot_id") != boot_id
+        what = "was restarted" if restarted else "lost its agent"
+        n_kept = sum(entry.error_code != "truncated" for entry in sent)
+        if n_kept == 0:
+            raise DeviceError(
+                f"{self._name!r} {what} before a network was finished ({cause.message})",
+                device_id=self._name,
+                code="agent_died",
+                hint="the same command continues; when it happens again, look at its power supply "
+                "and memory",
+                retryable=True,
+            ) from cause
+        message = f"{self._name} {what}: {n_kept} of {len(result.items)} networks are kept"
+        _LOG.info(message)
+        on_event(Event(f"link {self._name}", message=message))
 
     def _abandon(self, job_id: str) -> None:
         """Stop a job nobody waits for any more, so that the board is free when we leave."""
@@ -224,7 +253,7 @@ class AgentSession(DeviceSession):
             return action()
 
     def _options(self, job: MeasureJob) -> dict[str, Any]:
-        return dict(options_of(job, governor=self._governor))
+        return dict(options_of(job, governor=self._governor, providers=self._providers))
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -33,35 +33,39 @@ _PROPERTIES: Final = (
 
 PROBE_SCRIPT: Final = (
     r"""
+# Reads with the shell itself: starting a program for each of hundreds of files takes seconds.
+get() { v=; read -r v 2>/dev/null < "$1"; v=${v:--}; }
 echo "machine $(uname -m)"; echo "kernel $(uname -r)"; echo "uid $(id -u)"
-echo "boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+get /proc/sys/kernel/random/boot_id; echo "boot $v"
+get /etc/machine-id; echo "machine_id $v"
 echo "model $(tr -d '\000' < /proc/device-tree/model 2>/dev/null)"
-echo "machine_id $(cat /etc/machine-id 2>/dev/null)"
 echo "os $(. /etc/os-release 2>/dev/null; echo "$PRETTY_NAME")"
-echo "memory_kb $(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
-echo "available_kb $(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)"
-echo "load $(cat /proc/loadavg 2>/dev/null)"
-echo "allowed $(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)"
+while read -r k x _; do
+  case $k in MemTotal:) echo "memory_kb $x";; MemAvailable:) echo "available_kb $x";; esac
+done < /proc/meminfo
+while read -r k x; do
+  case $k in Cpus_allowed_list:) echo "allowed $x";; esac
+done < /proc/self/status
+get /proc/loadavg; echo "load $v"
 echo "disk_kb $(df -k . 2>/dev/null | tail -n 1)"
-echo "hypervisor $(grep -c -m 1 '^flags.* hypervisor' /proc/cpuinfo)"
-echo "vendor_id $(grep -c -m 1 '^vendor_id' /proc/cpuinfo)"
-echo "cpu_name $(grep -m 1 -E '^(model name|Hardware|Model)' /proc/cpuinfo | sed 's/^[^:]*: *//')"
+grep -m 1 -E '^(model name|Hardware|Model)' /proc/cpuinfo | sed 's/^[^:]*: */cpu_name /'
+grep -m 1 '^vendor_id' /proc/cpuinfo | sed 's/.*/vendor_id 1/'
+grep -m 1 -o '^flags.* hypervisor' /proc/cpuinfo | sed 's/.*/hypervisor 1/'
 sleep 1 </dev/null >/dev/null 2>&1 & echo "child $(readlink /proc/$!/exe 2>/dev/null)"
 for d in /sys/devices/system/cpu/cpu[0-9]*; do
-  n=${d##*cpu}
-  echo "core $n $(cat $d/online 2>/dev/null || echo 1)" \
-    "$(cat $d/cpu_capacity 2>/dev/null || echo -)" \
-    "$(cat $d/cpufreq/cpuinfo_max_freq 2>/dev/null || echo -)" \
-    "$(cat $d/cpufreq/scaling_cur_freq 2>/dev/null || echo -)" \
-    "$(cat $d/cpufreq/scaling_governor 2>/dev/null || echo -)"
+  get $d/online; [ "$v" = - ] && v=1; l="core ${d##*cpu} $v"
+  for f in cpu_capacity cpufreq/cpuinfo_max_freq cpufreq/scaling_cur_freq cpufreq/scaling_governor
+  do get $d/$f; l="$l $v"; done
+  echo "$l"
 done
 for z in /sys/class/thermal/thermal_zone*; do
-  t=$(cat $z/temp 2>/dev/null) && echo "zone $(cat $z/type 2>/dev/null) $t"
+  get $z/type; k=$v; get $z/temp; [ "$v" != - ] && echo "zone $k $v"
 done
 for s in $HWNAS_SYSROOT/sys/class/power_supply/*; do
-  k=$(cat $s/type 2>/dev/null) || continue
-  r=$(cat $s/current_now $s/voltage_now 2>/dev/null | wc -l)
-  echo "supply $s $k $(cat $s/online 2>/dev/null || echo -) $((r)) $(cat $s/status 2>/dev/null)"
+  get $s/type; [ "$v" = - ] && continue
+  l="supply $s $v"; get $s/online; l="$l $v"; r=0
+  for f in current_now voltage_now; do get $s/$f; [ "$v" != - ] && r=$((r + 1)); done
+  get $s/status; echo "$l $r $v"
 done
 for t in """
     + " ".join(TOOLS)
@@ -124,7 +128,7 @@ class BoardFacts:
         if self.conditions is not None and self.conditions.charging:
             return True
         return any(
-            one.status not in {"Discharging", ""} if one.kind == "Battery" else one.online
+            one.status not in {"Discharging", "-"} if one.kind == "Battery" else one.online
             for one in self.supplies
         )
 
@@ -151,7 +155,7 @@ class BoardFacts:
         """Whether it is a real processor; the same rules as the agent's."""
         arch = self.values.get("machine", "")
         is_x86 = arch in {"x86_64", "amd64", "i386", "i586", "i686"}
-        foreign = not is_x86 and self.values.get("vendor_id") == "1"
+        foreign = not is_x86 and "vendor_id" in self.values
         program = self.values.get("child", "").rsplit("/", 1)[-1]
         if foreign or (program.startswith("qemu-") and not program.startswith("qemu-system")):
             return "emulated"
@@ -182,7 +186,7 @@ def parse_probe(text: str, *, dumps: Mapping[str, str]) -> BoardFacts:
             supplies.append(Supply(path, kind, online == "1", readable == "2", " ".join(words[4:])))
         elif key == "tool" and words:
             tools.add(words[0])
-        elif rest.strip():
+        elif rest.strip() not in {"", "-"}:
             values[key] = rest.strip()
     conditions = read_conditions(dumps) if properties.get("ro.build.version.release") else None
     cores.sort(key=lambda core: core.number)

@@ -199,7 +199,7 @@ class JobLink:
 
     def fetch_notes(self) -> JobNotes | None:
         """The host's notes; None when the board knows no such job."""
-        frames = self._look(wait_s=0.0)
+        frames = self._look(wait_s=0.0, with_notes=True)
         if frames is None or "meta" not in frames:
             return None
         self._frames |= frames
@@ -238,7 +238,7 @@ class JobLink:
         if done.status != 0:
             _LOG.warning("job %s on %s may still run", self._job_id, self._shell.device_id)
 
-    def _look(self, *, wait_s: float) -> dict[str, str] | None:
+    def _look(self, *, wait_s: float, with_notes: bool = False) -> dict[str, str] | None:
         """Fetch what is new; None when there is no such job."""
         walls = [ended.wall_s for ended in self.ended.values()]
         typical_s = sum(walls) / len(walls) if walls else 0.0
@@ -248,6 +248,7 @@ class JobLink:
             first=self._next(),
             wait_s=wait_s,
             pause_s=min(max(typical_s / 4.0, low_s), high_s),
+            with_notes=with_notes,
         )
         deadline = Deadline.after(self._timeouts.reconnect_s, clock=self._clock)
         pause_s = 0.5

@@ -156,15 +156,6 @@ leave done
 """
 )
 
-_SHOW: Final = r"""
-show() {
-  [ -f "$1" ] || return 0
-  s=$(wc -c < "$1"); s=$((s))
-  echo "$1 $s"
-  [ $s -gt 0 ] && head -c $s "$1"
-}
-"""
-
 
 def start_command(job_dir: str, lease: str, *, owner: str, name: str, limit_s: int) -> str:
     """Start ``job.sh`` of the folder; returns when it has begun or refused, and prints its state.
@@ -181,15 +172,18 @@ def start_command(job_dir: str, lease: str, *, owner: str, name: str, limit_s: i
     )
 
 
-def poll_command(job_dir: str, *, first: int, wait_s: float, pause_s: float) -> str:
+def poll_command(
+    job_dir: str, *, first: int, wait_s: float, pause_s: float, with_notes: bool
+) -> str:
     """Wait (at most about `wait_s`) for invocation `first`, then print all from it on, and more.
 
-    Prints frames (see `frames_of`): ``done|out|err|res|cpu.N``, ``snap.*``, ``meta``, ``state`` and
-    ``alive`` ("1" while the script lives). Exit status 9: there is no such job.
+    Prints what `frames_of` reads: ``done|out|err|res|cpu.N``, ``state``, ``alive`` ("1" while the
+    script lives); ``meta`` when asked `with_notes`; ``snap.*`` and ``pow.*`` once the job is over.
+    Two processes on the board, however many files. Exit status 9: there is no such job.
     """
     tries = max(int(wait_s / pause_s), 0)
     return (
-        f"{_COMMON}{_SHOW}cd {shlex.quote(job_dir)} 2>/dev/null || exit 9\n"
+        f"{_COMMON}cd {shlex.quote(job_dir)} 2>/dev/null || exit 9\n"
         "pid=; read -r pid 2>/dev/null < pid; set -- ${pid:-0 0}\n"
         f"i={first}; n=0\n"
         f'while [ ! -e "done.$i" ] && [ $n -lt {tries} ]; do\n'
@@ -198,14 +192,20 @@ def poll_command(job_dir: str, *, first: int, wait_s: float, pause_s: float) -> 
         "done\n"
         # Before the files: what ends between the two looks is then seen at the next poll.
         'a=0; same "$1" "$2" && a=1\n'
-        'echo "alive 1"; printf $a; show state\n'
+        "s=; read -r s 2>/dev/null < state\n"
+        'echo "$a $s"\n'
+        f"set -- {'meta' if with_notes else ''}\n"
         'while [ -e "done.$i" ]; do\n'
-        '  for f in done out err res cpu; do show "$f.$i"; done; i=$((i + 1))\n'
+        '  for f in done out err res cpu; do [ -f "$f.$i" ] && set -- "$@" "$f.$i"; done\n'
+        "  i=$((i + 1))\n"
         "done\n"
-        "for f in snap.* meta; do show $f; done\n"
-        "for f in pow.*.over; do\n"
-        "  f=${f%.over}; for w in before during after; do show $f.$w; done\n"
-        "done\n:\n"
+        'if [ "$s" != running ]; then\n'
+        '  for f in snap.*; do [ -f "$f" ] && set -- "$@" "$f"; done\n'
+        "  for f in pow.*.over; do\n"
+        '    [ -f "$f" ] && f=${f%.over} && set -- "$@" "$f.before" "$f.during" "$f.after"\n'
+        "  done\n"
+        "fi\n"
+        '[ $# -gt 0 ] && { wc -c "$@"; echo @@; cat "$@"; }\n:\n'
     )
 
 
@@ -229,13 +229,21 @@ def quoted(words: Sequence[str]) -> str:
 
 
 def frames_of(data: bytes) -> Mapping[str, str]:
-    """Take apart what `SHOW` printed: name -> text. Raises: ValueError when it was cut short."""
-    found: dict[str, str] = {}
-    while data:
-        head, newline, rest = data.partition(b"\n")
-        name, _, size = head.decode(errors="replace").rpartition(" ")
-        if not newline or not name or len(rest) < int(size):
+    """Take apart what a poll printed: name -> text. Raises: ValueError when it was cut short."""
+    first, newline, rest = data.partition(b"\n")
+    alive, _, state = first.decode(errors="replace").partition(" ")
+    if not newline or alive not in {"0", "1"}:
+        raise ValueError("cut short")
+    found = {"alive": alive, "state": state}
+    sizes, mark, content = rest.partition(b"@@\n")
+    if rest and not mark:
+        raise ValueError("cut short")
+    for line in sizes.decode(errors="replace").splitlines():
+        size, name = line.split()
+        if name == "total":
+            continue
+        if len(content) < int(size):
             raise ValueError("cut short")
-        found[name] = rest[: int(size)].decode(errors="replace")
-        data = rest[int(size) :]
+        found[name] = content[: int(size)].decode(errors="replace")
+        content = content[int(size) :]
     return found

@@ -237,7 +237,7 @@ class Measurer:
         for job_id, payload in self.store.open_jobs(run_id=self.run_id):
             job = MeasureJob.from_json(payload["job"])
             self._say(f"asking {self.session.spec.name} what became of an interrupted job")
-            result = self.session.recover(job)
+            result = self.session.recover(job, on_event=self.on_event)
             whole = result and finished_items(result)
             if whole:
                 found += 1
@@ -274,6 +274,8 @@ class Measurer:
             job.id, run_id=self.run_id, device_id=self.session.spec.id, payload=payload
         )
         result = self.session.measure(job, on_event=self.on_event)
+        if result.outcome == "crashed":  # the board's agent was ended: the rest is simply open
+            result = finished_items(result) or result
         self._keep(job, result, attempts)
         self.store.close_job(job.id)
         self.session.forget(job.id)

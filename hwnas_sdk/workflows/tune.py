@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import hwnas_sdk
 from hwnas_sdk._tvm.process import TvmProcess
@@ -107,6 +107,7 @@ class Tuner:
         onnx: files of the networks.
         threads: how many threads the libraries will run on.
         on_event: hears of progress.
+        process: where TVM runs; None starts a child.
 
     Raises: DeviceError for a device that nothing can be tuned on, MissingExtraError without TVM.
     """
@@ -119,6 +120,7 @@ class Tuner:
         threads: int = 1,
         on_event: EventSink = ignore,
         clock: Clock = SYSTEM_CLOCK,
+        process: TvmProcess | None = None,
     ) -> None:
         self._rpc = _rpc_of(session)
         check_runtime(session.spec, "tvm")
@@ -127,9 +129,10 @@ class Tuner:
         self._onnx = [str(path) for path in dict.fromkeys(onnx)]
         self._on_event = on_event
         self._clock = clock
-        self._process = TvmProcess()
+        self._process = process or TvmProcess()
+        self._listed: list[LayerState] = []
 
-    def __enter__(self) -> Tuner:
+    def __enter__(self) -> Self:
         """Return the object itself."""
         return self
 
@@ -149,7 +152,8 @@ class Tuner:
             folders=[str(folder) for folder in self.database.folders],
             **self._common(),
         )
-        return [LayerState(**entry) for entry in reply["layers"]]
+        self._listed = [LayerState(**entry) for entry in reply["layers"]]
+        return self._listed
 
     def tune(self, *, trials: int, seed: int = 0) -> TuneResult:
         """Tune what is not tuned yet. A layer TVM crashes on is left out, the others are tuned.
@@ -159,7 +163,7 @@ class Tuner:
         done: list[TunedLayer] = []
         failed: dict[str, str] = {}
         with self.database.tuning():
-            listed = self.layers()
+            listed = self._listed or self.layers()
             todo = [layer for layer in listed if not layer.tuned]
             for number, layer in enumerate(todo):
                 self._on_event(Event("tune", number, len(todo)))
@@ -175,9 +179,7 @@ class Tuner:
                 else:
                     done.append(found)
             self._on_event(Event("tune", len(todo), len(todo)))
-        return TuneResult(
-            layers=tuple(done), failed=failed, n_skipped=len(listed) - len(todo)
-        )
+        return TuneResult(layers=tuple(done), failed=failed, n_skipped=len(listed) - len(todo))
 
     def _tune(self, layer: LayerState, trials: int, seed: int) -> TunedLayer:
         began_s = self._clock.monotonic_s()

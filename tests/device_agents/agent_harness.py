@@ -87,8 +87,7 @@ class Agent:
             user=user,
         )
         if file_limit_bytes is not None:
-            limits = (file_limit_bytes, file_limit_bytes)
-            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
+            self.limit_files(file_limit_bytes)
         self.events: list[dict[str, Any]] = []
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next_id = 0
@@ -96,6 +95,11 @@ class Agent:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.lease = ""
+
+    def limit_files(self, size_bytes: int) -> None:
+        """Let no file of the agent grow beyond `size_bytes`: as good as a full disk."""
+        hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -234,7 +233,7 @@ def test_a_full_disk_ends_the_job_with_a_reason(start: Any) -> None:
     blocks = of(events, "block")
     assert of(kept, "block") == blocks[: len(of(kept, "block"))]
     assert len(blocks) - len(of(kept, "block")) <= 1, "what had room is there"
-    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (2**30, 2**30))
+    agent.limit_files(2**30)
     again = agent.run("roomy", [agent.put(LIGHT)])
     assert again[-1]["outcome"] == "done"
 

@@ -119,8 +119,7 @@ PHONE = "\n".join(
         "load 0.52 0.61 0.70 1/900 12345",
         "allowed 0-7",
         "disk_kb /dev/block/dm-49 110000000 50000000 60000000 46% /data",
-        "vendor_id 0",
-        "hypervisor 0",
+        "cpu_name Tensor",
         "child /system/bin/toybox",
         *(f"core {n} 1 160 1800000 576000 schedutil" for n in range(4)),
         *(f"core {n} 1 498 2253000 1197000 schedutil" for n in (4, 5)),
@@ -128,7 +127,7 @@ PHONE = "\n".join(
         "zone BIG 45000",
         "zone battery 31000",
         "supply /sys/class/power_supply/battery Battery - 2 Discharging",
-        "supply /sys/class/power_supply/usb USB 0 0 ",
+        "supply /sys/class/power_supply/usb USB 0 0 -",
         *(f"tool {name}" for name in ("timeout", "setsid", "taskset", "nice", "dumpsys")),
         "prop ro.product.manufacturer Google",
         "prop ro.product.model Pixel 6",
@@ -202,10 +201,10 @@ def test_masks_are_hexadecimal() -> None:
 @pytest.mark.parametrize(
     ("change", "machine"),
     [
-        (("vendor_id 0", "vendor_id 1"), "emulated"),
+        (("cpu_name Tensor", "vendor_id 1"), "emulated"),
         (("child /system/bin/toybox", "child /usr/bin/qemu-aarch64-static"), "emulated"),
         (("ro.boot.qemu ", "ro.boot.qemu 1"), "emulated"),
-        (("hypervisor 0", "hypervisor 1"), "virtualised"),
+        (("cpu_name Tensor", "hypervisor 1"), "virtualised"),
     ],
 )
 def test_emulators_are_recognised(change: tuple[str, str], machine: str) -> None:

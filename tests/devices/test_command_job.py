@@ -139,9 +139,15 @@ def test_processor_time_of_the_children(cpu: str) -> None:
 
 
 def test_frames_carry_any_text() -> None:
-    data = b"out.1 9\n@x 3\nabc\ndone.1 0\nstate 5\ndone\n"
-    assert frames_of(data) == {"out.1": "@x 3\nabc\n", "done.1": "", "state": "done\n"}
-    for cut in (b"out.1 9\n@x", b"out.1", b"nonsense\n"):
+    data = b"1 running\n 9 out.1\n 0 done.1\n 9 total\n@@\n@@\nabc\n\xff\n"
+    assert frames_of(data) == {
+        "alive": "1",
+        "state": "running",
+        "out.1": "@@\nabc\n\ufffd\n",
+        "done.1": "",
+    }
+    assert frames_of(b"0 busy 12 me\n") == {"alive": "0", "state": "busy 12 me"}
+    for cut in (b"", b"1 runn", b"1 running\n 9 out.1\n", b"1 running\n 9 out.1\n@@\nabc", b"x\n"):
         with pytest.raises(ValueError, match=r"."):
             frames_of(cut)
 

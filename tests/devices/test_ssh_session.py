@@ -28,7 +28,9 @@ from hwnas_sdk.devices.drivers.ssh import open_shell, open_transport
 from hwnas_sdk.devices.owner import owner_id
 from hwnas_sdk.devices.timeouts import Timeouts
 from hwnas_sdk.devices.transports.remote import RemoteTransport
-from hwnas_sdk.testing.device import DeviceConformance
+from hwnas_sdk.store.sqlite import MeasurementStore
+from hwnas_sdk.testing.device import TINY, DeviceConformance
+from hwnas_sdk.workflows.measure import Measurer, artifact_target
 
 FAKE = Path(drivers.__file__).with_name("_fake_agent.py")
 
@@ -474,3 +476,22 @@ def test_agent_that_cannot_start_says_why(ssh_board) -> None:
     with pytest.raises(DeviceError, match="SIGILL; its last words: Illegal instruction") as caught:
         AgentSession(transport, name="board", uri="", owner="me")
     assert caught.value.code == "agent_died"
+
+
+def test_one_command_measures_everything_although_the_agent_dies(bench, make_job) -> None:
+    """What the dead agent had finished is kept, the rest is measured by its successor, once."""
+    targets = [artifact_target(item.artifact, item.arch) for item in make_job(n=8).items]
+    with (
+        MeasurementStore.open(bench.board.home / "store.sqlite") as store,
+        bench.open("die_once=44") as session,
+    ):
+        run = store.start_run("measure", {})
+        measurer = Measurer(store, session, run.id, TINY)
+        results = measurer.measure(targets, task="test")
+        assert store.open_jobs(run_id=run.id) == []
+        stored = store.measurements(run_id=run.id)
+    assert (bench.board.work / "died_once").exists()
+    assert len(results) == len(stored) == 8
+    assert {record.attempt for record in stored} == {1}
+    assert {record.status for record in stored} == {"valid"}
+    assert len(measurer.jobs) == 2

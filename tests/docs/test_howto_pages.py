@@ -18,7 +18,10 @@ from hwnas_sdk.devices.uri import DeviceUri
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(DOCS.glob("howto-*.md"))
 BOARDS = [page for page in PAGES if page.stem != "howto-search-space"]
-AGENT = (DOCS.parent / "device_agents" / "README.md").read_text(encoding="utf-8")
+AGENT = "".join(
+    (DOCS.parent / "device_agents" / name).read_text(encoding="utf-8")
+    for name in ("README.md", "power/README.md")
+)
 
 
 def rows_after(text: str, heading: str) -> list[str]:

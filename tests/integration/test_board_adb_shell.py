@@ -163,7 +163,7 @@ def test_runner_on_the_board(board: Board, tmp_path: Path) -> None:
         attempt_of=lambda _item: 1,
     )
     assert record.latency_ms is not None
-    assert 2.0 <= record.latency_ms < 50.0  # it sleeps 2 ms per run, and starts under emulation
+    assert record.latency_ms >= 2.0  # it sleeps 2 ms per run, and starts that under emulation
     assert {"summary_only", "emulated"} <= set(record.flags)
     assert not _left(board)
 
@@ -196,7 +196,7 @@ def test_interrupt_leaves_nothing_running(board: Board, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             session.measure(_job(tmp_path, "stop", "a", "b"), on_event=stop)
         assert not _left(board)
-        assert board.run("ls -d /data/local/tmp/hwnas/lease.d").stdout == ""
+        assert "lease.d" not in board.run("ls /data/local/tmp/hwnas").stdout.split()
 
 
 def test_runner_over_ssh(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.ssh_link import connect
@@ -100,9 +100,10 @@ class Tunnel:
 
 def _pump(client: socket.socket, channel: paramiko.Channel) -> None:
     """Carry bytes both ways until one side ends."""
+    ends: list[Any] = [client, channel]
     try:
         while True:
-            ready, _, _ = select.select([client, channel], [], [])
+            ready, _, _ = select.select(ends, [], [])
             if client in ready:
                 data = client.recv(_CHUNK)
                 if not data:

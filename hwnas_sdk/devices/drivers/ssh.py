@@ -2,8 +2,10 @@
 
 Options: ``work=DIR`` (the agent's folder there), ``python=PATH``, ``identity=FILE`` (private key),
 ``governor=keep`` (leave the clock governor alone), ``power=SOURCE`` (which energy sensor, where the
-board cannot tell: ``hwmon:rail=VDD_IN``, ``ina226:bus=1,addr=0x40,shunt_ohm=0.1``). A board without
-Python takes ``runner=PATH`` instead (see `command_open`).
+board cannot tell: ``hwmon:rail=VDD_IN``, ``ina226:bus=1,addr=0x40,shunt_ohm=0.1``),
+``providers=A,B`` (of ONNX Runtime, the wanted one first, for example
+``CUDAExecutionProvider,CPUExecutionProvider``; else the CPU). A board without Python takes
+``runner=PATH`` instead (see `command_open`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from hwnas_sdk.devices.transports.ssh_target import ssh_target
 from hwnas_sdk.devices.uri import DeviceUri
 
 DEFAULT_WORK = "$HOME/.local/share/hwnas"
-_OPTIONS = ("work", "python", "identity", "governor", "power")
+_OPTIONS = ("work", "python", "identity", "governor", "power", "providers")
 
 
 def open_shell(uri: DeviceUri, *, name: str) -> SshShell:
@@ -61,4 +63,5 @@ def open_ssh(uri: DeviceUri, *, name: str) -> DeviceSession:
         uri=uri.text,
         owner=owner_id(),
         governor=None if governor == "keep" else governor,
+        providers=[word for word in uri.options.get("providers", "").split(",") if word],
     )

@@ -1,8 +1,8 @@
 """``tvm-rpc://HOST:PORT/KEY``: a board behind a TVM RPC tracker. Experimental.
 
 Options: ``target=`` (what the board is: aarch64, aarch64:cortex-a72, armv7, x86_64), ``machine=``
-(bare, virtualised or emulated: TVM's server does not say), ``via=ssh://user@host`` (reach tracker and
-server through SSH), ``insecure=yes`` (talk to another host without a tunnel: RPC has no
+(bare, virtualised or emulated: TVM's server does not say), ``via=ssh://user@host`` (reach tracker
+and server through SSH), ``insecure=yes`` (talk to another host without a tunnel: RPC has no
 authentication, whoever reaches the port runs code on the board).
 
 The board is leased from the tracker for each job. It times itself (``time_evaluator``) and tells

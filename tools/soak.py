@@ -64,10 +64,12 @@ class Round:
 class Drill(threading.Thread):
     """Everything that happens to one board."""
 
-    def __init__(self, rig: Rig, root: Path, *, faults: int, seed: int, end_s: float) -> None:
-        """Prepare `faults` rounds on `rig`, ending early at `end_s` (monotonic)."""
+    def __init__(
+        self, rig: Rig, root: Path, *, faults: int, seed: int, minutes: float | None
+    ) -> None:
+        """Prepare `faults` rounds on `rig`, no new one after `minutes`."""
         super().__init__(name=rig.name, daemon=True)
-        self.rig, self.n_faults, self.end_s = rig, faults, end_s
+        self.rig, self.n_faults, self.minutes = rig, faults, minutes
         self.rng = random.Random(f"{seed}/{rig.name}")
         self.models = make_models(root / "models", n=9)
         sentinel = self.models[-1] if rig.is_emulated else ""
@@ -88,7 +90,9 @@ class Drill(threading.Thread):
         try:
             self._introduce()
             deck = self._deck()
-            while len(self.rounds) < self.n_faults and time.monotonic() < self.end_s:
+            limit_s = float("inf") if self.minutes is None else 60.0 * self.minutes
+            end_s = time.monotonic() + limit_s
+            while len(self.rounds) < self.n_faults and time.monotonic() < end_s:
                 if self.idle > 3 * self.n_faults + 20:
                     self.failure = "the command is over before the faults come"
                     break
@@ -112,8 +116,8 @@ class Drill(threading.Thread):
                 if uri:
                     host.must("devices", "add", name, uri, "--no-probe")
         for name, _ in self.rig.devices.values():
-            for _ in range(2):  # the first one brings the agent
-                took_s = self.hosts[0].must("measure", *self.models[:3], "--device", name).took_s
+            self.hosts[0].must("measure", self.models[0], "--device", name)  # brings the agent
+            took_s = self.hosts[0].must("measure", *self.models[:3], "--device", name).took_s
         self.typical_s = max(2.0, took_s)
 
     def _deck(self) -> Iterator[tuple[str, Fault | None]]:
@@ -336,7 +340,9 @@ def main() -> int:
     """Run; exit 1 when anything was lost, repeated, left behind or unclear."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200, help="over all boards")
-    parser.add_argument("--minutes", type=float, help="no new fault after this time")
+    parser.add_argument(
+        "--minutes", type=float, help="no new fault after this time (preparations do not count)"
+    )
     parser.add_argument("--boards", type=int, default=2)
     parser.add_argument("--transport", choices=["ssh", "adb", "both", "local"], default="both")
     parser.add_argument("--seed", type=int, default=0)
@@ -344,14 +350,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     began_s = time.monotonic()
-    end_s = began_s + 60 * options.minutes if options.minutes else float("inf")
     with contextlib.ExitStack() as stack:
         root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root.mkdir(parents=True, exist_ok=True)
         rigs = make_rigs(options.transport, options.boards, root, stack)
         shares = [len(range(i, options.faults, len(rigs))) for i in range(len(rigs))]
         drills = [
-            Drill(rig, root, faults=share, seed=options.seed, end_s=end_s)
+            Drill(rig, root, faults=share, seed=options.seed, minutes=options.minutes)
             for rig, share in zip(rigs, shares, strict=True)
         ]
         for drill in drills:

@@ -28,6 +28,8 @@ _PARTS = {
     "auth_failed": ("login", ""),
     "python_missing": ("python", ""),
     "python_too_old": ("python", ""),
+    "runner_missing": ("runner", ""),
+    "runner_unusable": ("runner", ""),
     "deploy_failed": ("folder", ""),
     "no_space": ("disk", "hwnas devices clean {name}"),
 }

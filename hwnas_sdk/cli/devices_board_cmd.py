@@ -145,12 +145,14 @@ def setup(
     from hwnas_sdk.devices.setup import SetupOptions, set_up
 
     name, uri = entry_of(app, name)
-    if uri.options.get("python"):
-        raise ConfigError(
-            f"the URI of {name!r} says python={uri.options['python']}, so what is set up here "
-            "would never be used",
-            hint=f"hwnas devices remove {name}, add it without python=, then setup with --python",
-        )
+    for option in ("python", "runner"):
+        if option in uri.options:
+            raise ConfigError(
+                f"the URI of {name!r} says {option}={uri.options[option]}, so what is set up here "
+                "would never be used",
+                hint=f"hwnas devices remove {name}, then add it without {option}="
+                + (" and give setup --python" if option == "python" else ""),
+            )
     options = SetupOptions(
         runtime=runtime, rpc=rpc, wheels=wheels, python=python, pins=pins, upgrade=upgrade
     )
@@ -214,7 +216,7 @@ def clean(app: App, *, name: str, everything: bool) -> None:
         n_files, n_bytes = found.files, found.bytes
         session.close()
     except DeviceError as exc:
-        if not (everything and exc.code == "python_missing"):
+        if not (everything and exc.code in {"python_missing", "runner_missing"}):
             raise
     if everything and (has_shell(uri) or uri.scheme == "local"):
         more = _remove_folder(name, uri)

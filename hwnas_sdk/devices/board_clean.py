@@ -17,7 +17,7 @@ _SCRIPT = """
 work=@WORK@
 [ -d "$work" ] || { echo 'removed 0 0'; exit 0; }
 cd "$work" || exit 1
-set -- agent artifacts journal env env.new.* env.old.* setup.* incoming.* lease.json lease.lock
+set -- agent artifacts journal jobs runners env env.new.* env.old.* setup.* incoming.* lease lease.*
 n=$(find "$@" -type f 2>/dev/null | wc -l)
 k=$(du -sk "$@" 2>/dev/null | { t=0; while read -r s p; do t=$((t + s)); done; echo "$t"; })
 rm -rf "$@" || exit 1

@@ -89,7 +89,7 @@ def _libc_problem(facts: BoardFacts) -> tuple[str, str, str] | None:
             return (
                 "libc_unsupported",
                 "Android's C library, for which no wheels exist",
-                "measure with a runner of your own: see the page about Android",
+                "bring a program built for it: hwnas devices add NAME URI --runner PATH",
             )
         case "glibc" if facts.libc_version is not None and facts.libc_version < OLDEST_GLIBC:
             has = ".".join(str(part) for part in facts.libc_version)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from adb_server import AdbServerDouble
 
+from hwnas_sdk.cli.main import main
 from hwnas_sdk.core.errors import ConfigError, DeviceError
 from hwnas_sdk.devices import open_session
 from hwnas_sdk.devices.agent_session import AgentSession
@@ -97,3 +100,27 @@ def test_ssh_boards_take_a_runner_too(monkeypatch) -> None:
     uri = DeviceUri.parse(f"ssh://pi@board?runner={RUNNER}")
     assert open_ssh(uri, name="router") == "session"
     assert opened == ["router $HOME/.local/share/hwnas"]
+
+
+def _json(capsys, *words: str, status: int = 0) -> dict:
+    assert main([*words, "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_a_phone_from_the_command_line(phone: str, tmp_path: Path, capsys) -> None:
+    """Added with its runner; a .tflite file is measured, an .onnx file is refused by the runner."""
+    runner = RUNNER.with_name("test_benchmark_model")
+    added = _json(capsys, "devices", "add", "phone", phone, "--runner", str(runner))
+    assert added["uri"] == f"{phone}&runner={quote(str(runner))}"
+    assert added["runtimes"]["litert"].startswith("test_benchmark_model ")
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(100))
+    words = ("measure", str(path), "--device", "phone", "--settings", "quick")
+    (measured,) = _json(capsys, *words)["measurements"]
+    assert measured["latency_ms"] > 0.0
+    assert "summary_only" in measured["flags"]
+    onnx = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|"
+    refused = _json(capsys, "measure", onnx, "--device", "phone", status=5)
+    assert [entry["status"] for entry in refused["measurements"]] == ["invalid"]
+    assert refused["measurements"][0]["latency_ms"] is None

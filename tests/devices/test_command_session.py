@@ -93,6 +93,7 @@ class _Conformance(DeviceConformance):
         return [self._rig.item(f"i{k}") for k in range(n)]
 
 
+@pytest.mark.slow
 class TestPerfTest(_Conformance):
     program = PERF_TEST
 
@@ -169,6 +170,7 @@ def test_files_of_another_format_are_refused(tmp_path: Path) -> None:
     assert entry.error_message == "benchmark_model runs .tflite files only, not .onnx"
 
 
+@pytest.mark.slow
 def test_hanging_network_ends_at_its_deadline(rig: Rig, monkeypatch) -> None:
     monkeypatch.setattr("hwnas_sdk.devices.command_job.CALIBRATE_LIMIT_S", 1)
     with rig.open() as session:
@@ -222,6 +224,7 @@ def test_lost_link_loses_nothing(rig: Rig, monkeypatch) -> None:
         assert session.recover(rig.job("other")) is None
 
 
+@pytest.mark.slow
 def test_short_break_of_the_link_is_bridged(rig: Rig, monkeypatch) -> None:
     class Flaky(LocalShell):
         n_broken = 0
@@ -253,6 +256,7 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_hosts_take_turns(rig: Rig) -> None:
     first, second = (
         rig.open(owner="first"),
@@ -339,6 +343,7 @@ def test_libraries_beside_the_runner_travel_with_it(rig: Rig, tmp_path: Path) ->
         assert session._shell.run(f"cat {command[1].partition('=')[2]}/lib*").text == "library"
 
 
+@pytest.mark.slow
 def test_clean_keeps_what_is_used(rig: Rig) -> None:
     with rig.open() as session:
         session.measure(rig.job("j", rig.item("a"), sentinel=None))
@@ -351,6 +356,7 @@ def test_clean_keeps_what_is_used(rig: Rig) -> None:
         assert session._program.folder in {str(path) for path in (rig.work / "runners").iterdir()}
 
 
+@pytest.mark.slow
 def test_damaged_file_on_the_board_is_replaced(rig: Rig) -> None:
     item = rig.item("a")
     with rig.open() as session:

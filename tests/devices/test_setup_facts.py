@@ -137,7 +137,7 @@ def test_systems_are_told_apart(
         (JETPACK_4, "glibc_too_old", ["glibc 2.27", "Ubuntu 18.04"]),
         (ALPINE, "musl_unsupported", ["musl", "py3-onnxruntime"]),
         (YOCTO, "python_missing", ["Poky", "python3-modules"]),
-        (TERMUX, "libc_unsupported", ["Android", "runner"]),
+        (TERMUX, "libc_unsupported", ["Android", "--runner PATH"]),
         (RISCV, "machine_unsupported", ["riscv64", "aarch64"]),
         (_text(), "python_missing", ["apt install python3"]),
         (_text(broken="/opt/bin/python3"), "python_missing", ["/opt/bin/python3 does not start"]),

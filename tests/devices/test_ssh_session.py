@@ -110,6 +110,7 @@ def bench(ssh_board):
     assert not bench.agents()  # whatever happened, nothing is left running
 
 
+@pytest.mark.slow
 class TestSsh(DeviceConformance):
     @pytest.fixture(autouse=True)
     def _files(self, make_artifact, bench) -> None:
@@ -170,7 +171,14 @@ def test_job_without_a_single_good_file(bench, make_job) -> None:
     assert [entry.error_code for entry in result.items] == ["artifact_corrupt"]
 
 
-@pytest.mark.parametrize("seq", [2, 7, 15, 21])
+@pytest.mark.parametrize(
+    "seq",
+    [
+        pytest.param(2, marks=pytest.mark.slow),
+        7,
+        *(pytest.param(seq, marks=pytest.mark.slow) for seq in (15, 21)),
+    ],
+)
 def test_dropped_connection_at_any_moment(bench, make_job, seq) -> None:
     """The job goes on there; the session connects again and has every event, each once."""
     job = make_job("dropped")
@@ -194,6 +202,7 @@ def test_dropped_connection_at_any_moment(bench, make_job, seq) -> None:
     assert any("board is back" in text for text in bench.said)
 
 
+@pytest.mark.slow
 def test_progress_is_reported_once_for_each_event(bench, make_job) -> None:
     job = make_job("progress")
     kinds = []
@@ -212,6 +221,7 @@ def test_progress_is_reported_once_for_each_event(bench, make_job) -> None:
     assert len(kinds) == len(bench.journal(job.id).read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_server_that_is_away_for_a_while(bench, make_job) -> None:
     job = make_job("away")
 
@@ -251,6 +261,7 @@ def test_board_that_does_not_come_back(bench, make_job) -> None:
     assert _samples(result) == _undisturbed(bench, job)
 
 
+@pytest.mark.slow
 def test_changed_host_key_ends_the_waiting(bench, make_job) -> None:
     """Another machine at the address is not waited away."""
 
@@ -263,6 +274,7 @@ def test_changed_host_key_ends_the_waiting(bench, make_job) -> None:
     assert caught.value.code == "host_key_changed"
 
 
+@pytest.mark.slow
 def test_lost_between_jobs(bench, make_job) -> None:
     with bench.open() as session:
         session.measure(make_job("first"))
@@ -294,6 +306,7 @@ def test_lost_while_files_are_pushed(bench, make_job) -> None:
         assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_pulled_cable_is_noticed(bench, make_job, monkeypatch) -> None:
     """Nobody says that the link is gone: nothing is heard, not even answers to pings."""
     monkeypatch.setattr("hwnas_sdk.devices.transports.ssh_link.HANDSHAKE_S", 0.5)
@@ -316,6 +329,7 @@ def test_pulled_cable_is_noticed(bench, make_job, monkeypatch) -> None:
     assert any("has not been heard for too long" in text for text in bench.said)
 
 
+@pytest.mark.slow
 def test_quiet_board_that_answers_pings_is_not_lost(bench, make_job) -> None:
     timer = threading.Timer(1.0, bench.go)
     with bench.open("hold=6", ping_s=0.1) as session:
@@ -324,6 +338,7 @@ def test_quiet_board_that_answers_pings_is_not_lost(bench, make_job) -> None:
     assert session._link.transport.shell.n_connections == 1
 
 
+@pytest.mark.slow
 def test_killed_agent_gives_what_it_finished(bench, make_job) -> None:
     job = make_job("killed")
     with bench.open("hold=18") as session:
@@ -345,6 +360,7 @@ def test_killed_agent_with_nothing_finished(bench, make_job) -> None:
         assert session.measure(make_job("next")).outcome == "done"
 
 
+@pytest.mark.slow
 def test_board_that_lost_the_end_of_its_journal(bench, make_job) -> None:
     """A power cut takes what was not yet on its disk; what we have heard is kept."""
     job = make_job("power")
@@ -369,6 +385,7 @@ def test_board_that_lost_the_end_of_its_journal(bench, make_job) -> None:
         assert [block.samples_ns.tolist() for block in entry.blocks] == expected[entry.item]
 
 
+@pytest.mark.slow
 def test_agent_that_dies_at_every_start_is_not_tried_for_ever(bench, make_job) -> None:
     with bench.open() as session:
         session._link.transport._agent_options = ("--mode", "die_at_start")
@@ -417,6 +434,7 @@ def test_asks_for_the_governor_and_names_the_inputs(bench, make_job) -> None:
     assert measure["sentinel"]["path"].startswith("artifacts/")
 
 
+@pytest.mark.slow
 def test_talkative_login_shell(bench, make_job) -> None:
     bench.server.greeting = b"Welcome!\n{not json\n"
     with bench.open() as session:
@@ -478,6 +496,7 @@ def test_agent_that_cannot_start_says_why(ssh_board) -> None:
     assert caught.value.code == "agent_died"
 
 
+@pytest.mark.slow
 def test_one_command_measures_everything_although_the_agent_dies(bench, make_job) -> None:
     """What the dead agent had finished is kept, the rest is measured by its successor, once."""
     targets = [artifact_target(item.artifact, item.arch) for item in make_job(n=8).items]

@@ -38,6 +38,8 @@ INFORMATIVE: dict[str, str] = {
     "nice_denied": "the priority could not be raised",
     "virtualised": "measured on a virtual machine",
     "emulated": "measured under emulation; never enters a data set",
+    "energy_loop_differs": "the latency of the energy loop is more than 5 % from the label",
+    "energy_idle_drift": "the idle power before and after differ: gross energy only, no net",
     "summary_only": "the runner reported summaries, no single samples",
     "output_unchecked": "no reference output to compare with",
     "drift_unchecked": "no sentinel was measured beside it",

@@ -354,6 +354,11 @@ def _item_flags(context: _Context, got: ItemResult) -> set[str]:
     used = facts.get("providers") or context.options.get("providers")
     if wanted and used and used[0] != wanted[0]:
         flags.add("provider_fallback")
+    energy = facts.get("energy") or {}
+    if energy.get("loop_differs"):
+        flags.add("energy_loop_differs")
+    if energy.get("reason") == "idle_drift":
+        flags.add("energy_idle_drift")
     matches = facts.get("output_matches")
     if matches is False:
         flags.add("output_mismatch")

@@ -12,6 +12,15 @@ from hwnas_sdk.spaces.nasbench201 import NasBench201
 
 ENERGY_REASONS = {
     "no_sensor": "no power sensor that can be read was found (no_sensor)",
+    "charging": "the device is on a charger, so its battery says nothing (charging)",
+    "rail_unknown": "nobody said which power rail is the whole board (rail_unknown)",
+    "bad_option": "the power source asked for is not there (bad_option)",
+    "parse_failed": "the power sensor answered something else than a number (parse_failed)",
+    "sensor_failed": "the power sensor could not be read all the time (sensor_failed)",
+    "sensor_overflow": "the power went beyond the sensor's range (sensor_overflow)",
+    "sensor_gap": "readings of the power sensor came too late (sensor_gap)",
+    "sensor_stuck": "the power sensor repeated one reading (sensor_stuck)",
+    "below_sensor_floor": "the networks draw less than the sensor can tell (below_sensor_floor)",
     "sensor_permission": "the power sensor may not be read by this user (sensor_permission)",
 }
 

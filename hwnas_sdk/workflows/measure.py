@@ -32,7 +32,15 @@ from hwnas_sdk.workflows.runtime import ArtifactMaker
 MAX_ATTEMPTS = 3
 BROKEN_OFF = frozenset({"truncated", "cancelled"})
 BOARD_FAILURES = frozenset(
-    {"no_space", "work_dir", "runtime_missing", "runtime_hung", "lease_lost", "internal"}
+    {
+        "no_space",
+        "work_dir",
+        "runtime_missing",
+        "runtime_hung",
+        "provider_missing",
+        "lease_lost",
+        "internal",
+    }
 )
 """What is wrong with the board, not with a network; it uses up no attempt."""
 SENTINEL_ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"  # noqa: E501

@@ -175,6 +175,8 @@ TABLE: list[tuple[str, dict[str, Any]]] = [
     ("virtualised", {"spec": {"machine": "virtualised"}}),
     ("emulated", {"spec": {"machine": "emulated"}}),
     ("output_unchecked", {"facts": {"output_matches": None}}),
+    ("energy_loop_differs", {"facts": {"energy": {"loop_differs": True, "reason": None}}}),
+    ("energy_idle_drift", {"facts": {"energy": {"loop_differs": False, "reason": "idle_drift"}}}),
     ("drift_unchecked", {"result": {"sentinel": ()}}),
     ("drift_unchecked", {"result": sentinels(2e6)}),
     ("summary_only", {"item": {"blocks": (), "summary_latency_ms": 1.5, "facts": {}}}),

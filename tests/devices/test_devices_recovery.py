@@ -30,8 +30,9 @@ def test_orphan_finishes_and_is_recovered(mode, line, make_job, kill_host) -> No
     messages = []
 
     def let_go(event) -> None:
-        messages.extend(filter(None, [event.message]))
-        (_resources.board_work_path("fake") / "go").touch()
+        if event.message:
+            messages.append(event.message)
+            (_resources.board_work_path("fake") / "go").touch()
 
     with open_session(f"fake:?mode={mode}") as session:
         recovered = session.recover(job, on_event=let_go)

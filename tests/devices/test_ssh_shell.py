@@ -81,7 +81,7 @@ def test_much_output_while_input_flows(shell) -> None:
 
 
 def test_deadline_ends_the_command_on_the_board(shell) -> None:
-    with pytest.raises(DeviceError, match="'board' took more than 1 s: sleep 47.25") as caught:
+    with pytest.raises(DeviceError, match=r"'board' took more than 1 s: sleep 47\.25") as caught:
         shell.run("sleep 47.25; echo never", timeout_s=1.0)
     assert caught.value.code == "deadline"
     deadline = Deadline.after(10.0)

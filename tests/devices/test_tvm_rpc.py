@@ -176,8 +176,6 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Sequence[JobItem]:
     return items
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_no_tracker_is_an_error_of_one_line() -> None:
     with pytest.raises(DeviceError, match="no TVM tracker answers") as caught:
         open_session(f"tvm-rpc://127.0.0.1:{free_port()}/k?{ABOUT}")

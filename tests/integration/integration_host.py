@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 from qemu_board import Board
 
+# Exit status 5: no valid measurement, which only says that the machine was busy.
+MEASURED = {0, 5}
+OUTPUT_FLAGS = {"output_mismatch", "output_not_finite", "output_unchecked"}
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -104,3 +108,13 @@ class Reached:
     def uri(self) -> str:
         """Its address."""
         return self.board.ssh_uri if self.way == "ssh" else self.board.adb_uri
+
+
+def nothing_left(board: Board) -> bool:
+    """Whether the board is as if nobody had been there, processes considered."""
+    deadline_s = time.monotonic() + 10.0
+    while board.processes():
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"left on the board: {board.processes()}")
+        time.sleep(0.2)
+    return True

@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_host import Host, Reached
+from integration_host import MEASURED, OUTPUT_FLAGS, Host, Reached, nothing_left
 from integration_models import SMALL, convolution
-from qemu_board import Board
 
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.store.dataset import build_dataset
 from hwnas_sdk.store.sqlite import MeasurementStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-# Exit status 5: no valid measurement, which only says that the machine was busy.
-MEASURED = {0, 5}
-OUTPUT_FLAGS = {"output_mismatch", "output_not_finite", "output_unchecked"}
 
 
 def measure(reached: Reached, *words: str) -> list[dict[str, Any]]:
@@ -40,16 +35,6 @@ def measure(reached: Reached, *words: str) -> list[dict[str, Any]]:
         assert measurement["origin"] == "measured"
     assert nothing_left(reached.board)
     return measurements
-
-
-def nothing_left(board: Board) -> bool:
-    """Whether the board is as if nobody had been there, processes considered."""
-    deadline_s = time.monotonic() + 10.0
-    while board.processes():
-        if time.monotonic() > deadline_s:
-            pytest.fail(f"left on the board: {board.processes()}")
-        time.sleep(0.2)
-    return True
 
 
 def test_a_bare_board_becomes_ready(reached: Reached) -> None:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from integration_host import Host, Reached
+from integration_host import MEASURED, Host, Reached
 from integration_models import SMALL, convolution
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-MEASURED = {0, 5}
 
 
 def test_two_boards_measure_at_once(by_ssh: Reached, by_adb: Reached, tmp_path: Path) -> None:

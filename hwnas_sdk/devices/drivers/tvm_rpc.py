@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import socket
 import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -40,7 +41,9 @@ MACHINES: Final[Mapping[str, MachineKind]] = {
     "emulated": "emulated",
 }
 _OPTIONS = ("target", "machine", "via", "insecure")
-_LOOK_S: Final = 60.0
+_CONNECT_S: Final = 10.0
+_LOOK_S: Final = 120.0
+"""Beginning with the import of TVM, on a machine that may be busy."""
 LEASE_WAIT_S: Final = 120.0
 _JOB_S: Final = 3600.0
 _SENTINEL = "@sentinel"
@@ -75,7 +78,7 @@ class TvmRpcSession(DeviceSession):
         self._clock = clock
         self._lease_wait_s = lease_wait_s
         self._closed = False
-        self._where = {"host": host, "port": port, "key": key}
+        self._where: dict[str, Any] = {"host": host, "port": port, "key": key}
         self._process = TvmProcess()
         try:
             found = self._look()
@@ -282,6 +285,7 @@ class TvmRpcSession(DeviceSession):
     # --- the tracker --------------------------------------------------------------------------
 
     def _look(self) -> dict[str, Any]:
+        self._check_port()
         found = self._request("rpc_look", timeout_s=_LOOK_S, **self._where)
         if found["servers"] == 0 and found["free"] == 0:
             known = ", ".join(found["keys"]) or "none"
@@ -296,6 +300,20 @@ class TvmRpcSession(DeviceSession):
             for address in found["addresses"]:
                 self._tunnel.forward(int(address[1]))
         return found
+
+    def _check_port(self) -> None:
+        """Find out now that nobody listens: TVM's client would try for a minute."""
+        host, port = self._where["host"], self._where["port"]
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_S).close()
+        except OSError as exc:
+            raise DeviceError(
+                f"{self._name}: no TVM tracker answers at {host}:{port}: {exc}",
+                device_id=self._name,
+                code="rpc_unreachable",
+                hint=f"start one there: python -m tvm.exec.rpc_tracker --port {port}",
+                retryable=True,
+            ) from exc
 
     def _lease(self, on_event: EventSink) -> None:
         found = self._look()

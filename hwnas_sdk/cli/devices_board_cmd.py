@@ -28,14 +28,22 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show a board's host key and trust it.")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask: the fingerprint is the right one.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option(
+    "--fingerprint",
+    metavar="SHA256:...",
+    help="Trust the key only if this is its fingerprint (for scripts).",
+)
 @click.option("--replace", is_flag=True, help="Also when another key is trusted by now.")
 @verb
-def trust(app: App, *, name: str, yes: bool, replace: bool) -> None:
+def trust(app: App, *, name: str, yes: bool, fingerprint: str | None, replace: bool) -> None:
     """Show the host key of the board NAME (reached by SSH) and trust it from now on.
 
     Compare the fingerprint with what the board itself shows:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+
+    On a terminal it asks first; elsewhere giving the command is the consent, and --fingerprint makes
+    sure of the key. A key that has changed is refused without --replace.
     """
     from hwnas_sdk.devices import known_hosts
 
@@ -47,7 +55,14 @@ def trust(app: App, *, name: str, yes: bool, replace: bool) -> None:
     key = known_hosts.fetch_host_key(uri, name=name)
     if not replace:
         known_hosts.check_unchanged(key, name=name)
-    if key not in known_hosts.pinned(key.host) and not yes:
+    if fingerprint is not None and fingerprint != key.fingerprint:
+        raise DeviceError(
+            f"{name!r} ({key.host}) showed {key.fingerprint} ({key.kind}), not {fingerprint}",
+            device_id=name,
+            code="fingerprint_differs",
+            hint="another machine answers, or that is the fingerprint of another kind of key",
+        )
+    if key not in known_hosts.pinned(key.host) and not (yes or fingerprint):
         _confirm(app, name, key)
     changed = known_hosts.pin(key, name=name, replace=replace)
     answer = {
@@ -69,14 +84,10 @@ def trust(app: App, *, name: str, yes: bool, replace: bool) -> None:
 
 
 def _confirm(app: App, name: str, key: HostKey) -> None:
-    """Ask on a terminal; elsewhere nobody can answer."""
-    shown = f"{key.kind} key of {name} ({key.host}): {key.fingerprint}"
+    """Ask where somebody can answer: on a terminal."""
     if app.as_json or not sys.stdin.isatty():
-        raise ConfigError(
-            f"not trusted yet: {shown}",
-            code="not_confirmed",
-            hint="compare it with the board's own; when it is the same, add --yes",
-        )
+        return
+    shown = f"{key.kind} key of {name} ({key.host}): {key.fingerprint}"
     app.end_progress()
     print(shown, file=app.stderr)
     if not click.confirm("Is this the board's own fingerprint?", err=True):

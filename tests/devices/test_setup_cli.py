@@ -39,9 +39,11 @@ def test_from_nothing_to_a_board_that_measures_and_back(
     assert (added["ready"], added["reason"]) == (False, "host_key_unknown")
     assert added["next"] == ["hwnas devices trust shelf", "hwnas devices setup shelf"]
 
-    refused = _json(capsys, "devices", "trust", "shelf", exit_code=3)["error"]
-    assert refused["code"] == "not_confirmed"
-    trusted = _json(capsys, "devices", "trust", "shelf", "--yes")
+    wrong = ("devices", "trust", "shelf", "--fingerprint", "SHA256:" + 43 * "A")
+    refused = _json(capsys, *wrong, exit_code=4)["error"]
+    assert refused["code"] == "fingerprint_differs"
+    assert known_hosts.pinned(f"[127.0.0.1]:{ssh_board.server.port}") == ()
+    trusted = _json(capsys, "devices", "trust", "shelf")
     assert trusted["fingerprint"].startswith("SHA256:")
     assert trusted["fingerprint"] in refused["message"]
     assert trusted["host"] == f"[127.0.0.1]:{ssh_board.server.port}"

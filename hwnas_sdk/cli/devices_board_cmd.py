@@ -42,8 +42,8 @@ def trust(app: App, *, name: str, yes: bool, fingerprint: str | None, replace: b
     Compare the fingerprint with what the board itself shows:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
 
-    On a terminal it asks first; elsewhere giving the command is the consent, and --fingerprint makes
-    sure of the key. A key that has changed is refused without --replace.
+    On a terminal it asks first; elsewhere giving the command is the consent, and --fingerprint
+    makes sure of the key. A key that has changed is refused without --replace.
     """
     from hwnas_sdk.devices import known_hosts
 

@@ -222,6 +222,7 @@ def _flags_of(
         *_precision_flags(context, medians_ms, samples_ms, latency_ms, ci95_ms),
         *_sentinel_flags(context, got.blocks),
         *_item_flags(context, got),
+        *_energy_flags(got.facts.get("energy") or {}),
     }
     return tuple(sorted(flags, key=_ORDER.__getitem__))
 
@@ -354,11 +355,6 @@ def _item_flags(context: _Context, got: ItemResult) -> set[str]:
     used = facts.get("providers") or context.options.get("providers")
     if wanted and used and used[0] != wanted[0]:
         flags.add("provider_fallback")
-    energy = facts.get("energy") or {}
-    if energy.get("loop_differs"):
-        flags.add("energy_loop_differs")
-    if energy.get("reason") == "idle_drift":
-        flags.add("energy_idle_drift")
     matches = facts.get("output_matches")
     if matches is False:
         flags.add("output_mismatch")
@@ -378,6 +374,12 @@ def _item_flags(context: _Context, got: ItemResult) -> set[str]:
     elif got.blocks and len(got.blocks) < context.job.settings.min_blocks:
         flags.add("truncated")
     return flags
+
+
+def _energy_flags(energy: Mapping[str, Any]) -> set[str]:
+    """Whether the energy loop ran as the timed blocks did, between two equal idle windows."""
+    flags = {"energy_loop_differs"} if energy.get("loop_differs") else set()
+    return flags | ({"energy_idle_drift"} if energy.get("reason") == "idle_drift" else set())
 
 
 def cpu_wall_ratio(blocks: Sequence[Block]) -> float | None:

@@ -67,7 +67,7 @@ class DeviceSession(ABC):
 
     @abstractmethod
     def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
-        """Remove from the device what nobody needs: files whose SHA-256 is not in `keep`, leftovers.
+        """Remove what nobody needs from the device: leftovers, files whose hash is not in `keep`.
 
         With `journals`, also those of finished jobs nobody has fetched.
         """

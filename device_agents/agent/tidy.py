@@ -21,7 +21,7 @@ JOURNALS_MAX_AGE_S = 30 * 86400.0
 JOURNALS_KEPT = 32
 """This many of the newest stay however old they claim to be."""
 AGENTS_MAX_AGE_S = 7 * 86400.0
-_ARTIFACT = re.compile(r"([0-9a-f]{64})\.(onnx|so|json)\Z")
+_ARTIFACT = re.compile(r"(\.?)([0-9a-f]{64})")
 _AGENT = re.compile(r"\.?hwnas-agent-[0-9a-f]{12}\.pyz(\.\d+\.tmp|\.tmp)?\Z")
 _TAIL_BYTES = 65536
 
@@ -66,9 +66,9 @@ def clean(work: str, keep: set[str] | None, *, journals: bool) -> Removed:
     With `journals` also the journals of jobs that are over. Raises: OSError.
     """
     removed = Removed()
-    for file in _files(work, "artifacts"):
-        found = _ARTIFACT.match(file.name)
-        if keep is not None and (found is None or found.group(1) not in keep):
+    for file in [] if keep is None else _artifacts(work):
+        hidden, sha256 = _ARTIFACT.match(file.name).groups()  # type: ignore[union-attr]
+        if hidden or sha256 not in keep:  # type: ignore[operator]
             removed.add(file)
     for file in _other_agents(work):
         removed.add(file)
@@ -84,7 +84,7 @@ def prune(work: str, in_use: set[str]) -> Removed:
     """Keep to the size limits, whatever the host does; `in_use` are hashes of the job at hand."""
     removed = Removed()
     with suppress(OSError):  # house-keeping must not cost a job
-        artifacts = _files(work, "artifacts")
+        artifacts = _artifacts(work)
         for file in artifacts:
             if file.name.split(".")[0] in in_use:
                 with suppress(OSError):
@@ -127,6 +127,11 @@ def _files(work: str, folder: str) -> list[_File]:
                 if not entry.is_dir(follow_symlinks=False):
                     files.append(_File(entry.path))
     return sorted(files, key=lambda file: (file.mtime_s, file.name))
+
+
+def _artifacts(work: str) -> list[_File]:
+    """Networks and what broken-off links and copies left; nothing else is ours to remove."""
+    return [file for file in _files(work, "artifacts") if _ARTIFACT.match(file.name)]
 
 
 def _other_agents(work: str) -> list[_File]:

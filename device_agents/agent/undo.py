@@ -208,7 +208,12 @@ class Settings:
                 noted = json.load(stream)
         except (OSError, ValueError):
             return None
-        return noted if isinstance(noted, dict) and isinstance(noted.get("changes"), list) else None
+        changes = noted.get("changes") if isinstance(noted, dict) else None
+        is_sound = isinstance(changes, list) and all(
+            isinstance(entry, dict) and isinstance(entry.get("name"), str) and "before" in entry
+            for entry in changes
+        )
+        return noted if is_sound else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ class Remote:
                 raise DeviceError(
                     f"no TVM tracker answers at {host}:{port}: {_line(exc)}",
                     code="rpc_unreachable",
-                    hint=f"start one there: python -m tvm.exec.rpc_tracker --port {port}",
+                    hint="start one there: python -m tvm.exec.rpc_tracker",
                     retryable=True,
                 ) from exc
         summary = self._tracker.summary()

@@ -13,7 +13,18 @@ HwnasError
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+_UNSAFE: Final = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+"""What a terminal would obey instead of showing it, and what cannot be encoded."""
+
+
+def printable(text: str) -> str:
+    """`text` fit for a terminal and a file: boards and files we do not know may have said it."""
+    return _UNSAFE.sub("?", text)
 
 
 class HwnasError(Exception):
@@ -21,7 +32,7 @@ class HwnasError(Exception):
 
     Args:
         message: one line: what happened, to which device or architecture. Foreign text in it
-            (a name from a damaged file, a board's output) may hold line breaks: they become spaces.
+            (a name from a damaged file, a board's output) is made `printable`, on one line.
         code: machine-readable reason, snake_case.
         hint: one line, likewise: what the reader can do next.
         retryable: whether the same call may succeed without a change.
@@ -34,10 +45,10 @@ class HwnasError(Exception):
         self, message: str, *, code: str | None = None, hint: str = "", retryable: bool = False
     ) -> None:
         """Keep the message and its machine-readable parts."""
-        self.message = " ".join(message.splitlines())
+        self.message = printable(" ".join(message.splitlines()))
         super().__init__(self.message)
         self.code = code or self.default_code
-        self.hint = " ".join(hint.splitlines())
+        self.hint = printable(" ".join(hint.splitlines()))
         self.retryable = retryable
 
     def __str__(self) -> str:

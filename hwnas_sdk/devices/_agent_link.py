@@ -126,7 +126,8 @@ class AgentLink:
             except AgentRefusedError as exc:
                 if exc.code != "board_busy":
                     raise
-                holder = exc.details.get("holder") or {}
+                holder = exc.details.get("holder")
+                holder = holder if isinstance(holder, dict) else {}
                 is_ours = holder.get("owner") == self.owner
                 waited_s = self.clock.monotonic_s() - began_s
                 limit_s = self.timeouts.lease_other_s
@@ -144,6 +145,8 @@ class AgentLink:
                 self.clock.sleep(min(pause_s, limit_s - waited_s))
                 pause_s = min(1.5 * pause_s, _PATIENT_S)
                 continue
+            if not isinstance(reply.get("lease"), str):
+                self.wire.fail_protocol("granted no lease")
             self.lease = str(reply["lease"])
             return self.lease
 

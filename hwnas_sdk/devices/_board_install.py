@@ -70,6 +70,11 @@ def main() -> int:
 def install(request: dict[str, Any], here: str) -> dict[str, Any]:
     """Build ``env`` anew or extend it; returns its description."""
     work = request["work"]
+    if os.path.realpath(work) in (os.path.realpath(os.path.expanduser("~")), "/"):
+        raise SetupError("deploy_failed", "%s is no folder of our own: ?work=DIR" % work)
+    env = os.path.join(work, "env")
+    if os.path.lexists(env) and not os.path.isfile(os.path.join(env, MARKER)):
+        raise SetupError("deploy_failed", "%s is there and is not ours: ?work=DIR" % env)
     with open(os.path.join(work, "setup.lock"), "w") as lock:
         _take(lock)
         _remove_litter(work, here)

@@ -56,7 +56,10 @@ class JobFollower:
         if all(entry.item in self.bad for entry in self._job.items):
             items = tuple(self.bad[entry.item] for entry in self._job.items)
             return JobResult(job_id=self._job.id, items=items)
-        result = self.assembler.result(extra_environment=extra)
+        try:
+            result = self.assembler.result(extra_environment=extra)
+        except (TypeError, ValueError, AttributeError, OverflowError) as exc:
+            self._link.wire.fail_protocol(f"sent a result that makes no sense: {exc!r}")
         items = tuple(self.bad.get(entry.item, entry) for entry in result.items)
         fields = {name: getattr(result, name) for name in result.__slots__}
         return JobResult(**{**fields, "items": items})

@@ -129,7 +129,10 @@ class AgentSession(DeviceSession):
 
         reply = self._insist(ask, ignore)
         self._link.transport.forget_pushed()
-        return Cleaned(files=int(reply["files"]), bytes=int(reply["bytes"]))
+        n_files, n_bytes = reply.get("files"), reply.get("bytes")
+        if not isinstance(n_files, int) or not isinstance(n_bytes, int):
+            self._link.wire.fail_protocol("did not say what it removed")
+        return Cleaned(files=n_files, bytes=n_bytes)
 
     def close(self) -> None:
         """Release the lease and end the agent."""

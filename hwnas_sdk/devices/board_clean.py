@@ -8,18 +8,22 @@ import shutil
 from hwnas_sdk import _resources
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.session import Cleaned
+from hwnas_sdk.devices.transports.board_files import OWN_FOLDER
 from hwnas_sdk.devices.transports.shell import BoardShell
 
 _TIMEOUT_S = 120.0
 
 # Only what is ours, by name: the folder may be one the user has other things in.
-_SCRIPT = """
+_SCRIPT = f"""
+{OWN_FOLDER}
 work=@WORK@
-[ -d "$work" ] || { echo 'removed 0 0'; exit 0; }
-cd "$work" || exit 1
-set -- agent artifacts journal jobs runners env env.new.* env.old.* setup.* incoming.* lease lease.*
+[ -d "$work" ] || {{ echo 'removed 0 0'; exit 0; }}
+cd "$work" && own || exit 1
+# An environment of ours has its description from its first moment.
+env=env; [ -e env ] && [ ! -f env/hwnas-env.json ] && env=
+set -- agent artifacts journal jobs runners $env env.new.* env.old.* setup.* incoming.* lease lease.*
 n=$(find "$@" -type f 2>/dev/null | wc -l)
-k=$(du -sk "$@" 2>/dev/null | { t=0; while read -r s p; do t=$((t + s)); done; echo "$t"; })
+k=$(du -sk "$@" 2>/dev/null | {{ t=0; while read -r s p; do t=$((t + s)); done; echo "$t"; }})
 rm -rf "$@" || exit 1
 cd / && rmdir "$work" 2>/dev/null
 echo "removed" $n $k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 import sys
@@ -40,10 +41,16 @@ def open_shell(uri: DeviceUri, *, name: str) -> BoardShell:
 def work_word(uri: DeviceUri) -> str:
     """Our folder on the board of `uri` as a shell word; `$HOME` is the board's.
 
-    Raises: ConfigError for a relative folder.
+    Raises: ConfigError for a relative folder, or one that cannot be ours alone (home, root).
     """
     text = uri.options.get("work") or str(_driver_module(uri).DEFAULT_WORK)
     match = re.match(r"(?:\$HOME|~)(?=/|$)", text)
+    rest = text if match is None else text[match.end() :]
+    if posixpath.normpath(f"/{rest.strip('/')}") == "/":
+        raise ConfigError(
+            f"work={text!r} in {uri.text!r} is no folder of our own",
+            hint="we remove and replace things there; for example $HOME/hwnas",
+        )
     if match is not None:
         return f'"$HOME"{shlex.quote(text[match.end() :])}'
     if not text.startswith("/"):

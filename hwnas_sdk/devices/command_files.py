@@ -22,6 +22,7 @@ from hwnas_sdk.devices.session import Cleaned
 from hwnas_sdk.devices.transports.base import artifact_name
 from hwnas_sdk.devices.transports.board_files import (
     HASH_FUNCTION,
+    OWN_FOLDER,
     Upload,
     deliver,
     deploy_error,
@@ -36,7 +37,7 @@ _SNAPSHOT_EVERY: Final = 8
 _DUMP: Final = "@dump "
 
 _PREPARE = """
-mkdir -p "$w/artifacts" "$w/jobs" "$w/runners" "$w/agent" && cd "$w" || exit 41
+mkdir -p "$w" && cd "$w" && own && mkdir -p artifacts jobs runners agent || exit 41
 [ -w . ] || exit 41
 for d in incoming.*; do
   [ -d "$d" ] && ! kill -0 "${d#incoming.}" 2>/dev/null && rm -rf "$d"
@@ -54,7 +55,8 @@ drop() {
 }
 for f in artifacts/* runners/* incoming.*; do
   [ -e "$f" ] || continue
-  n=${f##*/}
+  n=${f##*/} h=${f##*/}
+  case $f in incoming.*) ;; *) h=${h%%.*}; [ ${#h} -eq 64 ] || continue;; esac
   case " $keep " in *" ${n%%.*} "*) ;; *) drop "$f";; esac
 done
 for f in $(find jobs -mindepth 1 -maxdepth 1 $jobs 2>/dev/null); do drop "$f"; done
@@ -92,7 +94,7 @@ class BoardFiles:
         self.shell = shell
         home = re.fullmatch(r"(?:\$HOME|~)(/.*)?", work)
         path = shlex.quote(work) if home is None else '"$HOME"' + shlex.quote(home.group(1) or "")
-        done = shell.run(f"w={path}\n{_PREPARE}")
+        done = shell.run(f"w={path}\n{OWN_FOLDER}\n{_PREPARE}")
         word, _, rest = done.text.partition(" ")
         if done.status != 0 or word != "work":
             raise deploy_error(shell, work, done)

@@ -205,7 +205,7 @@ class JobLink:
         self._frames |= frames
         try:
             return JobNotes.from_text(frames["meta"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             _LOG.warning("the notes of job %s on the board are damaged", self._job_id)
             return None
 

@@ -16,10 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from hwnas_sdk.core.clock import Deadline
-from hwnas_sdk.core.errors import DeviceError
+from hwnas_sdk.core.errors import DeviceError, printable
 from hwnas_sdk.devices.transports.base import Channel
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +31,20 @@ LINE_LIMIT_BYTES = 16 * 2**20
 _PING = "ping-"
 _PING_PATIENCE_S = 60.0
 _SILENT_PINGS = 5
+
+_HINTS: Final[Mapping[str, str]] = {
+    "no_space": "free some space there: hwnas devices clean {device}",
+    "no_memory": "end other programs there",
+    "work_dir": "check the owner of our folder there, or name another one: ?work=DIR in the URI",
+    "core_offline": "hwnas devices probe {device} lists the cores that are allowed",
+    "not_enough_cpu": "ask for fewer --threads",
+    "lease_lost": "the same command continues",
+    "lease_unusable": "the message says what to remove there",
+    "busy": "the same command continues when that job is over",
+}
+"""What to do about a refusal, unless the agent says it itself."""
+
+_OTHER_HINT: Final = "the same command tries again; -v says more"
 
 Message = dict[str, Any]
 
@@ -48,7 +62,7 @@ class AgentRefusedError(DeviceError):
             message,
             device_id=device_id,
             code=code,
-            hint=str(reply.get("hint") or ""),
+            hint=str(reply.get("hint") or _HINTS.get(code, _OTHER_HINT).format(device=device_id)),
             retryable=bool(reply.get("retryable", False)),
         )
         self.details = dict(reply)
@@ -214,8 +228,14 @@ class Wire:
             message = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             self.fail_protocol(f"sent something that is not JSON: {_short(line)}")
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        if (
+            not isinstance(message, dict)
+            or not isinstance(message.get("type"), str)
+            or not isinstance(message.get("re"), int | str | None)
+        ):
             self.fail_protocol(f"sent something that is not a message: {_short(message)}")
+        if b"\\u" in line or not line.isascii():
+            message = _printable(message)
         return message
 
     def _read(self) -> None:
@@ -307,6 +327,17 @@ class Wire:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _printable(value: Any) -> Any:
+    """`value` without text that a terminal would obey or that cannot be stored."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(entry) for entry in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(entry) for key, entry in value.items()}
+    return value
 
 
 def _describe_exit(status: int) -> str:

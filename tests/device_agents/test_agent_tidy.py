@@ -42,6 +42,7 @@ def work(tmp_path: Path) -> Path:
     (board / "agent" / "hwnas-agent-0123456789ab.pyz").write_bytes(b"old")
     (board / "hwnas-agent-0123456789ab.pyz").write_bytes(b"old")
     (board / "mine.txt").write_text("not ours")
+    (board / "artifacts" / "photo.jpg").write_text("not ours")
     (board / "incoming.999999999" / "half.onnx").write_bytes(b"y" * 50)
     return board
 
@@ -52,7 +53,7 @@ def test_clean_removes_what_is_not_kept(start: Any, work: Path) -> None:
     agent.take_lease()
     reply = agent.ask("clean", lease=agent.lease, keep=[sha("b")], journals=False)
     assert (reply["type"], reply["files"], reply["bytes"]) == ("cleaned", 5, 100 + 100 + 6 + 50)
-    assert names(work / "artifacts") == {f"{sha('b')}.so"}
+    assert names(work / "artifacts") == {f"{sha('b')}.so", "photo.jpg"}
     assert names(work / "agent") == set()
     assert not (work / "incoming.999999999").exists()
     assert (work / f"incoming.{os.getpid()}").exists(), "an upload that goes on"
@@ -60,7 +61,7 @@ def test_clean_removes_what_is_not_kept(start: Any, work: Path) -> None:
     assert len(names(work / "journal")) == 4
     reply = agent.ask("clean", lease=agent.lease, keep=None, journals=True)
     assert names(work / "journal") == {"open.jsonl", "cut.jsonl"}, "nothing lost that is not over"
-    assert names(work / "artifacts") == {f"{sha('b')}.so"}
+    assert names(work / "artifacts") == {f"{sha('b')}.so", "photo.jpg"}
     assert reply["files"] == 2
     assert agent.ask("clean", lease=agent.lease, keep="all")["code"] == "bad_request"
 
@@ -140,9 +141,9 @@ def test_a_job_prunes_by_itself(start: Any, work: Path) -> None:
     for age, name in enumerate("xyz"):
         aged(work / "artifacts" / f"{sha(name)}.onnx", 300 * 2**20, 1000.0 - age)
     item = agent.put(LIGHT)
-    assert len(names(work / "artifacts")) == 7
+    assert len(names(work / "artifacts")) == 8
     assert agent.ask("lease", owner="x", ttl_s=60.0)["type"] == "lease"
-    assert len(names(work / "artifacts")) == 7, "not before a job says what it needs"
+    assert len(names(work / "artifacts")) == 8, "not before a job says what it needs"
     agent.ask("bye")
     other: Agent = start(work=work)
     other.take_lease()

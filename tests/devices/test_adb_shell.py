@@ -72,6 +72,12 @@ def test_slow_command_is_a_deadline(shell) -> None:
     assert "sleep 30" in caught.value.message
 
 
+def test_command_that_never_stops_talking_is_a_deadline(shell) -> None:
+    with pytest.raises(DeviceError) as caught:
+        shell.run("yes & sleep 5; kill $!", timeout_s=0.5)
+    assert caught.value.code == "deadline"
+
+
 def test_broken_link_has_a_name_and_heals(shell, server) -> None:
     assert shell.run("echo 1").text == "1"
     cut = threading.Timer(0.3, server.cut, [SERIAL])

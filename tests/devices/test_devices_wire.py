@@ -78,6 +78,7 @@ for line in sys.stdin:
         ("print('[' * 100000)", "agent_protocol", "not JSON"),
         ("sys.stdout.buffer.write(b'\\xff\\xfe\\n')", "agent_protocol", "not JSON"),
         ("print('{\"type\": \"pong\", \"re\": 77}')", "agent_protocol", "out of order"),
+        ("print('{\"type\": \"pong\", \"re\": [1]}')", "agent_protocol", "not a message"),
         ("print('{\"type\": \"error\", \"re\": null, \"code\": \"bad_json\", \"message\": \"m\"}')",
          "agent_protocol", "bad_json: m"),
         ("print('{\"type\": \"po', end='')", "agent_died", "status 0 in the middle"),
@@ -92,6 +93,18 @@ def test_nonsense(connect, prints, code, says) -> None:
         wire.request("ping", timeout_s=0.5 if code == "agent_hung" else 20.0)
     assert caught.value.code == code
     assert wire.broken is caught.value
+
+
+def test_what_a_terminal_would_obey_arrives_as_plain_text(connect) -> None:
+    wire = connect(
+        "import sys\nsys.stdin.readline()\n"
+        "print(r'{\"type\": \"x\", \"re\": 1, \"a\": [\"\\u001b[2J\\ud800\\u00e9\\n\\\\u001b\"]}')\n"
+        "sys.stdin.readline()\nsys.stderr.write('\\x1b]0;pwned\\x07\\n')\n"
+    )
+    assert wire.request("x", timeout_s=10.0)["a"] == ["?[2J?\u00e9\n\\u001b"]
+    with pytest.raises(DeviceError, match="pwned") as caught:
+        wire.request("x", timeout_s=10.0)
+    assert "\x1b" not in str(caught.value)
 
 
 def test_line_without_end(connect, monkeypatch) -> None:

@@ -348,7 +348,8 @@ def test_wrong_options_are_refused_before_the_board_is_asked(
 
 def test_removing_the_folder_leaves_what_is_not_ours(shell: LocalShell) -> None:
     assert remove_folder(shell, work=WORK).files == 0
-    for name in ("artifacts/a.onnx", "journal/j.jsonl", "env/bin/x", "incoming.7/y", "notes.txt"):
+    ours = ("artifacts/a.onnx", "journal/j.jsonl", "env/hwnas-env.json", "incoming.7/y")
+    for name in (*ours, "notes.txt"):
         path = shell.work / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 5000)
@@ -359,3 +360,26 @@ def test_removing_the_folder_leaves_what_is_not_ours(shell: LocalShell) -> None:
     (shell.work / "notes.txt").unlink()
     remove_folder(shell, work=WORK)
     assert not shell.work.exists()
+
+
+@pytest.mark.parametrize("work", ['"$HOME"', '"$HOME"/hwnas/..', "/"])
+def test_a_folder_that_is_not_ours_alone_is_never_cleaned(shell: LocalShell, work: str) -> None:
+    kept = shell.home / "env" / "bin" / "python"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("the user's own")
+    shell.work.mkdir()
+    with pytest.raises(DeviceError, match="no folder of our own") as caught:
+        remove_folder(shell, work=work)
+    assert caught.value.code == "clean_failed"
+    assert kept.exists()
+
+
+def test_an_environment_that_is_not_ours_stays(shell: LocalShell, wheels: Path) -> None:
+    kept = shell.work / "env" / "bin" / "python"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("the user's own")
+    with pytest.raises(DeviceError, match="is not ours") as caught:
+        _set_up(shell, wheels)
+    assert caught.value.code == "deploy_failed"
+    remove_folder(shell, work=WORK)
+    assert kept.exists()

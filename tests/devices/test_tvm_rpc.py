@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,7 +82,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("rpc")
     port, server_port = free_port(), free_port()
     commands = [
-        ["tvm.exec.rpc_tracker", "--host=127.0.0.1", f"--port={port}"],
+        ["tvm.exec.rpc_tracker", "--host=127.0.0.1", f"--port={port}", f"--port-end={port + 1}"],
         ["tvm.exec.rpc_server", "--host=127.0.0.1", f"--port={server_port}",
          f"--port-end={server_port + 1}", f"--tracker=127.0.0.1:{port}", "--key=bench"],
     ]  # fmt: skip
@@ -88,18 +91,28 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         with (folder / "log").open("wb") as log:
             for command in commands:
                 words = [sys.executable, "-m", *command]
-                running.append(subprocess.Popen(words, stdout=log, stderr=log, cwd=folder))
-                time.sleep(1.0)
+                running.append(
+                    subprocess.Popen(
+                        words, stdout=log, stderr=log, cwd=folder, start_new_session=True
+                    )
+                )
+                wait_for_port(port, running)
         yield port
     finally:
-        for process in reversed(running):
-            process.terminate()
         for process in running:
-            try:
-                process.wait(timeout=10.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # both keep workers
+            process.wait()
+
+
+def wait_for_port(port: int, running: Sequence[subprocess.Popen[bytes]]) -> None:
+    end_s = time.monotonic() + 120.0
+    while time.monotonic() < end_s:
+        assert all(process.poll() is None for process in running), "ended by itself"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            return
+        time.sleep(0.2)
+    pytest.fail(f"nobody listens at port {port}")
 
 
 def open_when_ready(uri: str, *, seconds: float = 120.0) -> TvmRpcSession:

@@ -65,7 +65,12 @@ class Host:
     def finish(self, process: subprocess.Popen[str], *, timeout_s: float = 500.0) -> Said:
         """Wait for a started command."""
         began_s = time.monotonic()
-        out, errors = process.communicate(timeout=timeout_s)
+        try:
+            out, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, errors = process.communicate()
+            pytest.fail(f"{process.args!r:.300} took more than {timeout_s:.0f} s: {errors[-1000:]}")
         data = json.loads(out) if out.strip() else None
         return Said(process.returncode, data, errors, time.monotonic() - began_s)
 

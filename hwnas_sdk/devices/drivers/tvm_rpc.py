@@ -311,7 +311,8 @@ class TvmRpcSession(DeviceSession):
                 f"{self._name}: no TVM tracker answers at {host}:{port}: {exc}",
                 device_id=self._name,
                 code="rpc_unreachable",
-                hint=f"start one there: python -m tvm.exec.rpc_tracker --port {port}",
+                hint="start one there: python -m tvm.exec.rpc_tracker "
+                f"--port {port} --port-end {port + 1}",
                 retryable=True,
             ) from exc
 

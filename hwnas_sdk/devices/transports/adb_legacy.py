@@ -29,7 +29,7 @@ def converse_legacy(
     while True:
         writers = [stream] if pending else []
         readable, writable, _ = select.select([stream], writers, [], deadline.remaining_s)
-        if not readable and not writable:
+        if deadline.expired or not (readable or writable):  # one that never stops talking, too
             raise TimeoutError
         try:
             if writable:

@@ -37,6 +37,12 @@ HASH_FUNCTION: Final = (
 )
 """Shell function: ``HASH  NAME`` for each file; needs $py only where there is no sha256sum."""
 
+OWN_FOLDER: Final = (
+    'own() { p=$(pwd -P); [ "$p" != / ] && [ "$p" != "$(cd "${HOME:-/}" && pwd -P)" ] || '
+    '{ echo "$p is no folder of our own" >&2; return 1; }; }'
+)
+"""Shell function: whether the current folder may be ours; we replace and remove things there."""
+
 # Each line the board prints is "ok NAME", "bad NAME" or "failed NAME". One mv for all: a process
 # costs a slow board more than a file does.
 _CHECK = """

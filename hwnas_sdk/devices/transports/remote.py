@@ -20,6 +20,7 @@ from hwnas_sdk.devices.agent_build import build_agent
 from hwnas_sdk.devices.transports.base import Channel, Transport, artifact_name
 from hwnas_sdk.devices.transports.board_files import (
     HASH_FUNCTION,
+    OWN_FOLDER,
     Upload,
     deliver,
     deploy_error,
@@ -36,7 +37,7 @@ _NO_FOLDER: Final = 41
 _PYTHONS: Final = ("python3", *(f"python3.{minor}" for minor in range(14, 7, -1)), "python")
 
 _PREPARE = """
-mkdir -p "$w/agent" "$w/artifacts" "$w/journal" && cd "$w" || exit 41
+mkdir -p "$w" && cd "$w" && own && mkdir -p agent artifacts journal || exit 41
 [ -w . ] && [ -w artifacts ] || { echo "$(pwd): Permission denied" >&2; exit 41; }
 w=$(pwd)
 echo "work $w"
@@ -127,6 +128,7 @@ class RemoteTransport(Transport):
             f"w={_expandable(self._work)}",
             f"agent={shlex.quote(self._agent_name)}",
             HASH_FUNCTION,
+            OWN_FOLDER,
             "set -- " + " ".join(_expandable(path) for path in candidates),
             _PREPARE,
         ]

@@ -51,7 +51,7 @@ class AgentChannel(Channel):
         line = self._inner.read_line(limit_bytes)
         if self.pid is None and line.startswith(PID_LINE.encode()):
             number = line.split()[-1]
-            self.pid = int(number) if number.isdigit() else -1
+            self.pid = int(number) if number.isdigit() and len(number) < 10 else -1
             line = self._inner.read_line(limit_bytes)
         return line
 

@@ -87,7 +87,7 @@ def converse(
             packets = packets if pending else None
         writers = [stream] if pending else []
         readable, writable, _ = select.select([stream], writers, [], deadline.remaining_s)
-        if not readable and not writable:
+        if deadline.expired or not (readable or writable):  # one that never stops talking, too
             raise TimeoutError
         if writable:
             try:

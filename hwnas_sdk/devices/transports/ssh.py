@@ -31,6 +31,7 @@ _NOISE_LIMIT = 2**20
 _CHUNK = 2**15
 _TICK_S = 0.5
 """How often a wait looks at standard error and the clock; data wakes it at once."""
+_DRAIN_CHUNKS = 64
 _TAIL_BYTES = 4096
 _OPEN_S = 15.0
 _MARGIN_S = 10.0
@@ -236,9 +237,14 @@ class _Exchange:
         return False
 
     def _drain(self) -> None:
-        while self._raw.recv_ready():
+        # Bounded: a command that never stops talking must not keep us from looking at the clock.
+        for _ in range(_DRAIN_CHUNKS):
+            if not self._raw.recv_ready():
+                break
             self._out += self._raw.recv(_CHUNK)
-        while self._raw.recv_stderr_ready():
+        for _ in range(_DRAIN_CHUNKS):
+            if not self._raw.recv_stderr_ready():
+                break
             self._err += self._raw.recv_stderr(_CHUNK)
 
 

@@ -91,6 +91,7 @@ class LeaseKeeper:
         """Keep the lease in `folder`; `on_lost` is called in a thread when somebody took it."""
         self._file = BoardFile(folder)
         self._work = facts.sha16(os.path.realpath(work))
+        self._runner = os.path.join(work, "lease.d", "holder")
         self._on_lost = on_lost
         self._stop = None  # type: threading.Event | None
         self._boot = boot_id("/")
@@ -117,6 +118,11 @@ class LeaseKeeper:
                 self._evict(record, owner, session)
             token = os.urandom(8).hex()
             self._file.write(descriptor, self._record_of(token, owner, ttl_s))
+            try:
+                self._refuse_runner()
+            except protocol.RequestError:
+                self._file.write(descriptor, None)
+                raise
         self.token = token
         self._stop = threading.Event()
         arguments = (token, owner, ttl_s, self._stop)
@@ -202,6 +208,22 @@ class LeaseKeeper:
             if not (stale or _is_abandoned(record, owner, session)) or not self._end(record):
                 raise _busy(record, age_s)
         self._await_children(record)
+
+    def _refuse_runner(self) -> None:
+        """Refuse while a session without Python runs a job in our work folder.
+
+        Its script has a lease of its own, and looks at ours after taking that, as we do here.
+        Raises: RequestError "board_busy".
+        """
+        words = (facts.read("", self._runner) or "").split()
+        try:
+            pid, started, boot, end_s, owner, job = [*words[:5], " ".join(words[5:])]
+            mark, uptime = [int(pid), int(started)], facts.read("/", "proc/uptime") or "0"
+            is_over = float(uptime.split()[0]) >= float(end_s)
+        except ValueError:
+            return
+        if boot == (self._boot or "unknown") and not is_over and mark[0] > 0 and is_alive(mark):
+            raise _busy({"owner": owner, "pid": mark[0], "job": job}, 0.0)
 
     def _end(self, record: dict[str, Any]) -> bool:
         """Kill the holder; returns whether it is gone."""

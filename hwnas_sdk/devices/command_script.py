@@ -78,6 +78,30 @@ take() {
   done
   started $$
   echo "$$ $ticks $boot $end $owner $name" > "$lease/holder" || { leave no_space; }
+  # Agents have a lease of their own and look at ours after taking theirs, as we do here.
+  for f in ${HWNAS_LEASE_DIR:-/run/lock /dev/shm /tmp /data/local/tmp} "${lease%/*}"; do
+    if agent "$f/hwnas-agent.lease"; then rm -rf "$lease"; say "busy $agent"; return 1; fi
+  done
+}
+part() { # what follows $1 in $line, up to $2
+  v=${line#*"$1"}
+  [ "$v" = "$line" ] && v=0
+  v=${v%%$2*}
+}
+agent() { # whether an agent that lives has the board, by its lease file $1; who, in $agent
+  line=
+  [ -f "$1" ] && read -r line 2>/dev/null < "$1" || return 1
+  part '"boot_id": "' '"'; [ "$v" = "$boot" ] || return 1
+  part '"pid": ' '[!0-9]'; pid=${v:-0}
+  part '"started_ticks": ' '[!0-9]'; t=${v:-0}
+  part '"beat_s": ' '[!0-9]'; beat=${v:-0}
+  part '"ttl_s": ' '[!0-9]'; ttl=${v:-0}
+  part '"owner": "' '[" ]'
+  now
+  [ $((${up%.*} - beat)) -le "$ttl" ] || return 1
+  started "$pid"
+  [ -n "$ticks" ] && [ $((ticks - t)) -le 300 ] && [ $((t - ticks)) -le 300 ] || return 1
+  agent="$pid $t $boot 0 ${v:-?} agent"
 }
 inv() { # number, limit in seconds, command...
   number=$1 limit=$2

@@ -158,3 +158,8 @@ def test_layer_graph_costs_by_hand() -> None:
 def test_wrong_graphs_name_the_layer(layers: tuple[Layer, ...], shown: str) -> None:
     with pytest.raises(ExportError, match=shown):
         LayerGraph("test:0", layers, folded=False)
+
+
+def test_errors_are_fit_for_a_terminal() -> None:
+    error = HwnasError("a\x1b[2J\nb\x9b\u202e\ud800 \u00e9", hint="\x07x")
+    assert str(error) == "a?[2J b??? \u00e9 (?x)"

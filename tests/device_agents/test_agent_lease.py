@@ -52,6 +52,27 @@ def test_two_data_folders_on_one_board_exclude_each_other(start: Any, tmp_path: 
     assert lease(second)["type"] == "lease"
 
 
+def test_a_job_of_a_session_without_python_is_waited_for(start: Any, tmp_path: Path) -> None:
+    agent: Agent = start(work=tmp_path / "a")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    holder = agent.work / "lease.d" / "holder"
+    holder.parent.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as script:
+        ticks = Path(f"/proc/{script.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        holder.write_text(f"{script.pid} {ticks} {boot} 99999999999 somebody job-1\n")
+        refused = lease(agent)
+        assert refused["code"] == "board_busy"
+        holding = refused["holder"]
+        assert (holding["owner"], holding["pid"]) == ("somebody", script.pid)
+        assert holding["job"] == "job-1"
+        holder.write_text(f"{script.pid} {ticks} {boot} 1 somebody job-1\n")  # long over
+        assert lease(agent)["type"] == "lease"
+        agent.ask("release", lease=agent.lease)
+        holder.write_text(f"{script.pid} {ticks} {boot} 99999999999 somebody job-1\n")
+        script.kill()
+    assert lease(agent)["type"] == "lease"
+
+
 def test_a_job_in_another_agent_is_running_not_orphaned(start: Any) -> None:
     first: Agent = start()
     lease(first)

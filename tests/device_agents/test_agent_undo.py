@@ -205,3 +205,11 @@ def test_the_family_s_actions_are_done_and_undone(
     assert (work / "fan").read_text() == "auto"
     assert governor(sysroot) == "schedutil"
     assert not (work / "undo.json").exists()
+
+
+def test_a_damaged_note_costs_no_lease(start: Any) -> None:
+    agent: Agent = start()
+    for text in ('{"changes": [1]}', '{"changes": [{"name": 3}]}', "[]", "{"):
+        (agent.work / "undo.json").write_text(text)
+        assert agent.take_lease()
+        agent.ask("release", lease=agent.lease)

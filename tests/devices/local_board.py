@@ -37,6 +37,7 @@ class LocalShell(BoardShell):
         self.home = home
         self.work = home / "hwnas"
         self.environ = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        self.environ["HWNAS_LEASE_DIR"] = str(home)  # not this machine's own
         self.commands: list[str] = []
 
     def run(

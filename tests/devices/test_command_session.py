@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import threading
 import time
@@ -114,6 +116,30 @@ def _records(session: CommandSession, job: MeasureJob, result) -> dict:
         attempt_of=lambda _item: 1,
     )
     return {measurement.item: measurement for measurement, _ in pairs}
+
+
+def test_a_board_that_an_agent_measures_on_is_busy(rig: Rig) -> None:
+    """Agents keep a lease of their own; whoever takes one looks at the other's."""
+    timeouts = Timeouts(lease_other_s=0.2)
+    record = {
+        "token": "t",
+        "owner": "somebody",
+        "pid": os.getpid(),
+        "started_ticks": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "ttl_s": 60.0,
+        "beat_s": time.monotonic(),
+        "children": [],
+    }
+    with rig.open(timeouts=timeouts) as session:
+        place = rig.folder / "board" / "hwnas-agent.lease"
+        place.write_text(json.dumps(record).ljust(4095) + "\n")
+        with pytest.raises(DeviceError, match="in use by 'somebody'") as caught:
+            session.measure(rig.job("one"))
+        assert caught.value.code == "board_busy"
+        assert not (rig.work / "lease.d").exists()
+        place.write_text(json.dumps({**record, "beat_s": 1.0}).ljust(4095) + "\n")
+        assert session.measure(rig.job("one")).outcome == "done"
 
 
 def test_bad_networks_fail_alone_and_say_why(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -46,6 +47,18 @@ def test_replies_and_events(connect) -> None:
     assert wire.request("ping", timeout_s=10.0)["re"] == 2
     assert [event["n"] for event in wire.take_events()] == [1, 2]
     assert wire.next_event(timeout_s=0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("no_space", "free some space there: hwnas devices clean dev"),
+        ("from_a_newer_agent", "the same command tries again; -v says more"),
+    ],
+)
+def test_a_refusal_says_what_to_do_when_the_agent_does_not(code: str, hint: str) -> None:
+    reply = {"type": "error", "code": code, "message": "0 MiB free"}
+    assert AgentRefusedError("'dev' refused", device_id="dev", reply=reply).hint == hint
 
 
 def test_refusal_leaves_the_wire_usable(connect) -> None:
@@ -96,9 +109,9 @@ def test_nonsense(connect, prints, code, says) -> None:
 
 
 def test_what_a_terminal_would_obey_arrives_as_plain_text(connect) -> None:
+    said = {"type": "x", "re": 1, "a": ["\x1b[2J\ud800\u00e9\n\\u001b"]}
     wire = connect(
-        "import sys\nsys.stdin.readline()\n"
-        "print(r'{\"type\": \"x\", \"re\": 1, \"a\": [\"\\u001b[2J\\ud800\\u00e9\\n\\\\u001b\"]}')\n"
+        f"import json, sys\nsys.stdin.readline()\nprint({json.dumps(said)!r}, flush=True)\n"
         "sys.stdin.readline()\nsys.stderr.write('\\x1b]0;pwned\\x07\\n')\n"
     )
     assert wire.request("x", timeout_s=10.0)["a"] == ["?[2J?\u00e9\n\\u001b"]

@@ -142,6 +142,8 @@ def test_a_key_that_another_name_needs_is_not_forgotten(
         (["setup", "nobody"], 3, "unknown_device", "local"),
         (["setup", "ssh://pi@127.0.0.1?python=/usr/bin/python3"], 3, "config", "python="),
         (["setup", "ssh://pi@127.0.0.1?work=here"], 3, "config", "absolute"),
+        (["setup", "ssh://pi@127.0.0.1?work=~/"], 3, "config", "no folder of our own"),
+        (["setup", "ssh://pi@127.0.0.1?work=//"], 3, "config", "no folder of our own"),
         (["setup", "local", "--pin", "numpy"], 2, "usage", "PACKAGE==VERSION"),
         (["setup", "local", "--wheels", "/no/such/folder"], 2, "usage", "/no/such/folder"),
     ],

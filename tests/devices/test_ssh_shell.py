@@ -10,6 +10,8 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from ssh_server import Relay
 
 from hwnas_sdk.core.clock import Deadline
@@ -230,6 +232,16 @@ def test_damaged_key_file_does_not_hide_a_good_one(ssh_board) -> None:
     shell = open_shell(ssh_board.uri(), name="board")
     assert shell.run("echo in").text == "in"
     shell.close()
+
+
+def test_key_of_a_kind_paramiko_lacks_is_named(ssh_board) -> None:
+    ssh_board.trust()
+    key = ed448.Ed448PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    ssh_board.key_file.write_bytes(pem)
+    with pytest.raises(DeviceError, match="cannot be used") as caught:
+        open_shell(ssh_board.uri(), name="board").run("true")
+    assert caught.value.code == "auth_failed"
 
 
 def test_identity_option_and_ssh_config(ssh_board) -> None:

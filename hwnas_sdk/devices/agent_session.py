@@ -170,7 +170,11 @@ class AgentSession(DeviceSession):
             _LOG.info("leaving job %s on %s: %r", job.id, self._name, exc)
             self._abandon(job.id)
             raise
-        return follower.result(requested=self._options(job))
+        result = follower.result(requested=self._options(job))
+        if any(entry.error_code == "artifact_missing" for entry in result.items):
+            # The board's house-keeping took what we had pushed earlier: look again next time.
+            self._link.transport.forget_pushed()
+        return result
 
     def _submit(self, request: Message, on_event: EventSink) -> None:
         """Hand the job over; a lease that ran out meanwhile (a laptop slept) is taken again."""

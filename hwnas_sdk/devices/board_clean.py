@@ -21,7 +21,8 @@ work=@WORK@
 cd "$work" && own || exit 1
 # An environment of ours has its description from its first moment.
 env=env; [ -e env ] && [ ! -f env/hwnas-env.json ] && env=
-set -- agent artifacts journal jobs runners $env env.new.* env.old.* setup.* incoming.* lease lease.*
+set -- agent artifacts journal jobs runners lease lease.* incoming.* setup.*
+set -- "$@" $env env.new.* env.old.*
 n=$(find "$@" -type f 2>/dev/null | wc -l)
 k=$(du -sk "$@" 2>/dev/null | {{ t=0; while read -r s p; do t=$((t + s)); done; echo "$t"; }})
 rm -rf "$@" || exit 1

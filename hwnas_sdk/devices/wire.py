@@ -236,7 +236,7 @@ class Wire:
             self.fail_protocol(f"sent something that is not a message: {_short(message)}")
         if b"\\u" in line or not line.isascii():
             message = _printable(message)
-        return message
+        return dict(message)
 
     def _read(self) -> None:
         while True:

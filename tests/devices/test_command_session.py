@@ -373,7 +373,8 @@ def test_libraries_beside_the_runner_travel_with_it(rig: Rig, tmp_path: Path) ->
 def test_clean_keeps_what_is_used(rig: Rig) -> None:
     with rig.open() as session:
         session.measure(rig.job("j", rig.item("a"), sentinel=None))
-        (rig.work / "runners" / "old").mkdir()
+        (rig.work / "runners" / ("0" * 64)).mkdir()
+        (rig.work / "artifacts" / "photo.jpg").write_text("not ours")
         cleaned = session.clean(frozenset())
         assert cleaned.files == 2  # the network and the old runner
         assert (rig.work / "jobs" / "j").exists()

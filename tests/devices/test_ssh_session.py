@@ -22,7 +22,9 @@ import pytest
 from ssh_server import Relay, agents_of
 
 from hwnas_sdk.core.errors import DeviceError
+from hwnas_sdk.core.events import ignore
 from hwnas_sdk.devices import DeviceSession, JobItem, drivers
+from hwnas_sdk.devices._job_follow import JobFollower
 from hwnas_sdk.devices.agent_session import AgentSession
 from hwnas_sdk.devices.drivers.ssh import open_shell, open_transport
 from hwnas_sdk.devices.owner import owner_id
@@ -514,3 +516,25 @@ def test_one_command_measures_everything_although_the_agent_dies(bench, make_job
     assert {record.attempt for record in stored} == {1}
     assert {record.status for record in stored} == {"valid"}
     assert len(measurer.jobs) == 2
+
+
+def test_what_the_board_tidied_away_is_pushed_again(bench, make_job) -> None:
+    with bench.open() as session:
+        assert session.measure(make_job("first")).items[0].error_code is None
+        for path in (bench.board.work / "artifacts").iterdir():
+            path.unlink()  # as the agent does beyond its limit, when it accepts another job
+        gone = session.measure(make_job("second"))
+        assert {entry.error_code for entry in gone.items} == {"artifact_missing"}
+        again = session.measure(make_job("third"))
+        assert {entry.error_code for entry in again.items} == {None}
+
+
+def test_job_whose_numbers_are_text_is_a_fault_of_the_board(bench, make_job) -> None:
+    with bench.open() as session:
+        follower = JobFollower(session._link, make_job("odd"), ignore)
+        item = make_job("odd").items[0].item
+        loaded = {"seq": 1, "event": "loaded", "item": item, "load_ns": "soon"}
+        assert follower.assembler.feed(loaded)
+        with pytest.raises(DeviceError, match="makes no sense") as caught:
+            follower.result()
+        assert caught.value.code == "agent_protocol"

@@ -208,7 +208,7 @@ def _file_keys(paths: Sequence[str], tried: list[str]) -> Iterator[tuple[str, An
             key = paramiko.PKey.from_path(path)
         except (paramiko.PasswordRequiredException, TypeError):
             tried.append(f"{path} (has a passphrase: load it with ssh-add)")
-        except Exception as exc:  # its many libraries' own: a kind of key it lacks, a damaged file
+        except Exception as exc:  # noqa: BLE001 - two libraries' own: a kind of key they lack
             _LOG.debug("%s cannot be read: %r", path, exc)
             tried.append(f"{path} (cannot be used: {str(exc)[:80]})")
         else:

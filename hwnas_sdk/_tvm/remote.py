@@ -5,6 +5,7 @@ What the tracker guarantees is one client per server at a time. Nothing here is 
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ class Remote:
         self._tracker: Any = None
         self._board: Any = None
         self._machines: dict[str, Any] = {}
+        self._uploaded: set[str] = set()
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Count the servers that answer for ``key``, and how many of them are free."""
@@ -73,7 +75,9 @@ class Remote:
         """Give the board back; the server ends what this session had there."""
         del request
         self._machines.clear()
+        self._uploaded.clear()
         self._board = None
+        gc.collect()  # the connection ends with the last object that lives on the board
         return {}
 
     def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +88,9 @@ class Remote:
 
         path = Path(request["path"])
         began_s = time.perf_counter()
-        self._board.upload(str(path), target=path.name)
+        if path.name not in self._uploaded:  # writing over a loaded library crashes the server
+            self._board.upload(str(path), target=path.name)
+            self._uploaded.add(path.name)
         uploaded_s = time.perf_counter()
         device = self._board.cpu(0)
         machine = VirtualMachine(self._board.load_module(path.name), device)

@@ -113,6 +113,8 @@ def main() -> int:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         return 1
+    # TVM imports torch where it is installed, which takes longer than TVM itself.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     child = Child()

@@ -89,6 +89,8 @@ class TvmProcess:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - read after a crash
             # Compiling needs no thread pool; candidates of a tuning run are timed on one thread.
             environment = {"TVM_NUM_THREADS": "1", **os.environ}
+            # Else the first import compiles an extension for torch into the user's cache folder.
+            environment["TVM_FFI_DISABLE_TORCH_C_DLPACK"] = "1"
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 self._command,
                 stdin=subprocess.PIPE,

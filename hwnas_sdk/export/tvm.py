@@ -7,14 +7,13 @@ inputs, and one import (3 to 8 s) then serves all networks of a command.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from hwnas_sdk._tvm.process import TvmProcess
 from hwnas_sdk._tvm.versions import installed_version
 from hwnas_sdk.core.errors import ExportError
-from hwnas_sdk.core.ids import content_id
+from hwnas_sdk.core.ids import canonical_json, content_id
 from hwnas_sdk.core.types import Artifact
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.tuning_database import TuningDatabase
@@ -72,8 +71,7 @@ class TvmCompiler:
         )
         found = self._cache.recall(key)
         if found is not None:
-            # Two architectures may compile to the same bytes; the cache knows the first one's name.
-            return replace(found, arch_id=source.arch_id, folded=source.folded)
+            return found
         artifact = self._compile(source, tuning_id)
         self._cache.remember(key, artifact.sha256)
         return artifact
@@ -95,6 +93,8 @@ class TvmCompiler:
             )
             data = out.read_bytes()
         n_layers, n_tuned = int(facts["n_layers"]), int(facts["n_tuned"])
+        tuned = n_layers > 0 and n_tuned == n_layers
+        data += _label(source, tuned=tuned)
         details: dict[str, Any] = {
             "onnx_sha256": source.sha256,
             "tvm": self.version,
@@ -113,5 +113,15 @@ class TvmCompiler:
             details=details,
             target=self.target.text,
             inputs=[(name, tuple(shape), kind) for name, shape, kind in facts["inputs"]],
-            tuned=n_layers > 0 and n_tuned == n_layers,
+            tuned=tuned,
         )
+
+
+def _label(source: Artifact, *, tuned: bool) -> bytes:
+    """What is appended to a library (loaders ignore it), so that its hash names one thing only.
+
+    Two networks may compile to the same code, and so may a tuned and an untuned one where TVM's own
+    schedule was the best; neither may be taken for the other.
+    """
+    facts = {"arch_id": source.arch_id, "folded": source.folded, "tuned": tuned}
+    return b"\nhwnas " + canonical_json(facts).encode() + b"\n"

@@ -17,7 +17,7 @@ from hwnas_sdk.export.tvm import TvmCompiler
 from hwnas_sdk.export.tvm_target import TvmTarget, device_target, parse_target
 
 UNTUNED = (
-    "untuned TVM was 20-61x slower than ONNX Runtime on 14 networks: run `hwnas tune` first, "
+    "untuned TVM was 11-61x slower than ONNX Runtime on 20 networks: run `hwnas tune` first, "
     "or measure with --runtime ort"
 )
 

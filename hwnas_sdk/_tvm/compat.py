@@ -228,7 +228,8 @@ def tune_layer(
 ) -> dict[str, Any]:
     """Try `n_trials` schedules of a layer and keep the best in the new database `folder`.
 
-    Returns: before_us (TVM's default schedule), after_us (None: no candidate ran), n_valid.
+    Returns: before_us (TVM's default schedule), after_us (of what will be used, which is the
+        default where no candidate was faster; None: no candidate ran), n_valid.
     """
     from tvm.s_tir import meta_schedule as ms
 
@@ -269,6 +270,8 @@ def tune_layer(
     workload = kept.commit_workload(layer.module)
     if after_us is not None and (before_us is None or after_us < before_us):
         _copy_record(kept, workload, best[0])
+    elif after_us is not None:
+        after_us = before_us  # no candidate was faster: TVM's own schedule stays
     return {"before_us": before_us, "after_us": after_us, "n_valid": len(found)}
 
 

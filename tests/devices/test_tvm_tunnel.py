@@ -7,15 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import paramiko
 import pytest
 import ssh_server
-from conftest import SshBoard
 
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.drivers._tvm_tunnel import Tunnel, _pump
 from hwnas_sdk.devices.uri import DeviceUri
+
+if TYPE_CHECKING:
+    from conftest import SshBoard
 
 
 class _Forwarding(ssh_server._Interface):

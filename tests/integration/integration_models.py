@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, save_model
 
-# Live NAS-Bench-201 cells with hardly an operator; under emulation the whole network still takes 0.1 s.
+# Live NAS-Bench-201 cells with hardly an operator; emulated, the whole network still takes 0.1 s.
 SMALL = (
     "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
     "|none~0|+|none~0|none~1|+|avg_pool_3x3~0|none~1|none~2|",

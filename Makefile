@@ -1,7 +1,8 @@
 # Everything starts from Python >= 3.11, gcc and make; nothing else has to be installed by hand.
 #   make quickstart   install, then measure, search and verify on this machine
 #   make test         install, then lint, types, import contract and the default tests
-#   make integration  install, then the slow tests; builds the emulated board where that is possible
+#   make integration  install, then the slow tests
+#   make integration-boards  install, then whole journeys on emulated boards (root)
 #   make board        start an emulated board to play with (root; `make board-stop` ends it)
 # PYTHON=python3.12   another interpreter       PIP_FLAGS=...   extra flags for pip, for example an
 # index that holds another build of torch (CUDA, ROCm, or the CPU build for your platform).
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types imports agent-syntax unit integration board board-stop bench docs clean
+.PHONY: help install quickstart test lint types imports agent-syntax unit integration integration-boards board board-stop bench docs clean
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -20,7 +21,7 @@ PYTEST_FLAGS ?=
 
 help:
 	@grep -E '^#  ' Makefile | sed 's/^#//'
-	@echo "   targets: install quickstart test integration board board-stop bench docs clean"
+	@echo "   targets: install quickstart test integration integration-boards board board-stop bench docs clean"
 
 install: $(STAMP)
 
@@ -55,10 +56,14 @@ agent-syntax: install
 unit: install
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
-# Minutes the first time (Debian packages), then kept in ~/.cache/hwnas-board.
 integration: install
+	$(BIN)/pytest -m "slow and not hardware" --ignore=tests/integration --durations=15 $(PYTEST_FLAGS)
+
+# Builds the emulated board where that is possible: minutes the first time (Debian packages), then
+# kept in ~/.cache/hwnas-board. Joins `integration` when its time on a quiet machine is known.
+integration-boards: install
 	$(BIN)/python tools/qemu_board build --or-skip
-	$(BIN)/pytest -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS)
+	$(BIN)/pytest -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS) tests/integration
 
 board: install
 	$(BIN)/python tools/qemu_board build

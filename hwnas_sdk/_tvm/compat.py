@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
@@ -380,12 +381,14 @@ def _builder(link: Sequence[str]) -> Any:
             return [self._one(entry) for entry in build_inputs]
 
         def _one(self, entry: Any) -> Any:
+            folder = Path(tempfile.mkdtemp(prefix="hwnas-tune-"))
             try:
                 module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(entry.mod)
                 library = build_module(module, target=entry.target)
-                path = Path(tempfile.mkdtemp(prefix="hwnas-tune-")) / "candidate.so"
+                path = folder / "candidate.so"
                 library.export_library(str(path), fcompile=fcompile)
             except Exception as exc:  # noqa: BLE001 - a candidate that does not build is one less
+                shutil.rmtree(folder, ignore_errors=True)
                 return ms.builder.BuilderResult(None, _reason(exc))
             return ms.builder.BuilderResult(str(path), None)
 
@@ -410,6 +413,7 @@ def _time_default(layer: Layer, target: Any, trial: Trial) -> float | None:
     arguments = ms.arg_info.ArgInfo.from_entry_func(layer.module, remove_preproc=True)
     (future,) = trial.runner.run([ms.runner.RunnerInput(built.artifact_path, "cpu", arguments)])
     seconds = future.result().run_secs
+    shutil.rmtree(Path(str(built.artifact_path)).parent, ignore_errors=True)
     return None if not seconds else min(float(value) for value in seconds) * 1e6
 
 

@@ -114,8 +114,9 @@ def _pump(client: socket.socket, channel: paramiko.Channel) -> None:
                 if not data:
                     return
                 client.sendall(data)
-    except OSError:
+    except (OSError, EOFError):  # paramiko says a connection that is gone in both ways
         return
     finally:
         client.close()
-        channel.close()
+        with contextlib.suppress(OSError, EOFError):
+            channel.close()

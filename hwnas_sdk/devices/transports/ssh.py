@@ -18,7 +18,7 @@ from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.base import Channel
 from hwnas_sdk.devices.transports.shell import BoardShell, Completed
-from hwnas_sdk.devices.transports.ssh_link import connect, load_paramiko
+from hwnas_sdk.devices.transports.ssh_link import close_quietly, connect, load_paramiko
 from hwnas_sdk.devices.transports.ssh_target import SshTarget
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class SshShell(BoardShell):
             chunks = (stdin,) if isinstance(stdin, bytes) else stdin
             done = _Exchange(raw, self).run(chunks, Deadline.after(timeout_s + _MARGIN_S))
         finally:
-            raw.close()
+            close_quietly(raw)
         if done is None:
             self._fail_deadline(command, timeout_s)
         late = time.monotonic() - started_s >= timeout_s
@@ -337,7 +337,7 @@ class SshChannel(Channel):
             except (OSError, EOFError) as exc:
                 _LOG.debug("%s: closing: %s", self._shell.device_id, exc)
         self.exit_status(wait_s=grace_s)
-        self._raw.close()
+        close_quietly(self._raw)
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[memoryview]:

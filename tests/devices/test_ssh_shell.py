@@ -269,3 +269,11 @@ def test_pulled_cable_is_noticed_while_connecting(ssh_board) -> None:
         ask_host_key(ssh_target(uri), device_id="board", timeout_s=0.5)
     assert caught.value.code == "unreachable"
     relay.close()
+
+
+def test_output_without_end_is_refused(shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas_sdk.devices.transports.shell.OUTPUT_LIMIT_BYTES", 2**20)
+    with pytest.raises(DeviceError, match="'board' said more than 1 MiB: yes") as caught:
+        shell.run("yes", timeout_s=20.0)
+    assert caught.value.code == "output_too_large"
+    assert shell.run("echo fine").text == "fine"

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, NoReturn
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.base import Channel
-from hwnas_sdk.devices.transports.shell import BoardShell, Completed
+from hwnas_sdk.devices.transports.shell import (
+    BoardShell,
+    Completed,
+    OutputTooLargeError,
+    check_output,
+    too_much_output,
+)
 from hwnas_sdk.devices.transports.ssh_link import close_quietly, connect, load_paramiko
 from hwnas_sdk.devices.transports.ssh_target import SshTarget
 
@@ -63,6 +69,8 @@ class SshShell(BoardShell):
         try:
             chunks = (stdin,) if isinstance(stdin, bytes) else stdin
             done = _Exchange(raw, self).run(chunks, Deadline.after(timeout_s + _MARGIN_S))
+        except OutputTooLargeError as exc:
+            raise too_much_output(self.device_id, command) from exc
         finally:
             close_quietly(raw)
         if done is None:
@@ -246,6 +254,7 @@ class _Exchange:
             if not self._raw.recv_stderr_ready():
                 break
             self._err += self._raw.recv_stderr(_CHUNK)
+        check_output(len(self._out) + len(self._err))
 
 
 class SshChannel(Channel):

@@ -183,7 +183,9 @@ class LightgbmModel(_BoostedTrees):
             "bagging_freq": 1, "feature_fraction": 0.8, "seed": seed, "num_threads": 1,
             "deterministic": True, "force_row_wise": True, "verbosity": -1,
         }  # fmt: skip
-        trees = lightgbm.train(settings, lightgbm.Dataset(x, y, weight=weights), num_boost_round=200)
+        trees = lightgbm.train(
+            settings, lightgbm.Dataset(x, y, weight=weights), num_boost_round=200
+        )
 
         def regressor(rows: Floats) -> Floats:
             answers: Floats = np.asarray(trees.predict(rows, num_threads=1), dtype=np.float64)

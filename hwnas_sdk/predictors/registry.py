@@ -57,9 +57,7 @@ def transfer_model(name: str) -> type[TransferModel]:
     """
     entry = TRANSFER_MODELS.get(name)
     if entry is None:
-        raise ConfigError(
-            f"unknown model {name!r}", hint=f"one of {', '.join(model_names())}"
-        )
+        raise ConfigError(f"unknown model {name!r}", hint=f"one of {', '.join(model_names())}")
     module, _, attribute = entry.target.partition(":")
     model: type[TransferModel] = getattr(import_module(f"{__package__}.{module}"), attribute)
     return model

@@ -262,7 +262,7 @@ def _one_epoch(run: _Run, loss: Loss, n_rows: int) -> None:
     total, n_seen = 0.0, 0
     with seeded(int(rng.integers(_MAX_SEED)), run.model):
         for rows in torch.split(order, plan.batch_size):
-            if len(rows) == 1 and n_rows > 1:
+            if len(rows) == 1 < min(plan.batch_size, n_rows):
                 continue
             run.optimizer.zero_grad(set_to_none=True)
             value = loss(rows)

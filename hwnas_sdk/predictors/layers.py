@@ -11,7 +11,7 @@ Source: the look-up tables of FBNet and ProxylessNAS, keyed by operator, shapes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -40,8 +40,8 @@ class UniqueLayer:
     """
 
     key: str
-    layer: Layer
-    input_shapes: tuple[Shape, ...]
+    layer: Layer = field(compare=False)
+    input_shapes: tuple[Shape, ...] = field(compare=False)
 
     @property
     def arch_id(self) -> str:

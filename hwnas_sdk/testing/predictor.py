@@ -4,7 +4,8 @@ Usage::
 
     class TestMyModel(TransferModelConformance):
         @pytest.fixture(scope="class")
-        def model(self) -> type[TransferModel]:
+        @classmethod
+        def model(cls) -> type[TransferModel]:
             return MyModel
 """
 
@@ -53,42 +54,49 @@ class TransferModelConformance:
     tolerance = 1e-3
 
     @pytest.fixture(scope="class")
-    def model(self) -> type[TransferModel]:
+    @classmethod
+    def model(cls) -> type[TransferModel]:
         """Class of the model under test."""
         raise NotImplementedError("override the fixture `model`")
 
     @pytest.fixture(scope="class")
-    def cells(self) -> Ints:
+    @classmethod
+    def cells(cls) -> Ints:
         """Architectures of the known devices, (n_cells, 6), live."""
-        return invented_cells(self.n_cells)
+        return invented_cells(cls.n_cells)
 
     @pytest.fixture(scope="class")
-    def known(self, cells: Ints) -> Mapping[str, Floats]:
+    @classmethod
+    def known(cls, cells: Ints) -> Mapping[str, Floats]:
         """Known devices, one of them not measured on every third architecture."""
         columns = {f"known{i}": invented_values(cells, i) for i in range(_N_KNOWN)}
         columns["known0"][::3] = np.nan
         return columns
 
     @pytest.fixture(scope="class")
+    @classmethod
     def fitted(
-        self, model: type[TransferModel], cells: Ints, known: Mapping[str, Floats]
+        cls, model: type[TransferModel], cells: Ints, known: Mapping[str, Floats]
     ) -> TransferModel:
         """The model, fitted with seed 0."""
         return model.fit(cells, known, seed=0)
 
     @pytest.fixture(scope="class")
-    def values(self, cells: Ints) -> Floats:
+    @classmethod
+    def values(cls, cells: Ints) -> Floats:
         """Values of a new device on the first `n_samples` cells."""
-        return invented_values(cells, _N_KNOWN)[: self.n_samples]
+        return invented_values(cells, _N_KNOWN)[: cls.n_samples]
 
     @pytest.fixture(scope="class")
-    def prediction(self, fitted: TransferModel, cells: Ints, values: Floats) -> Prediction:
+    @classmethod
+    def prediction(cls, fitted: TransferModel, cells: Ints, values: Floats) -> Prediction:
         """For the cells after the sampled ones."""
-        adapted = fitted.adapt(cells[: self.n_samples], values)
-        return adapted.predict(self._judged(cells))
+        adapted = fitted.adapt(cells[: cls.n_samples], values)
+        return adapted.predict(cls._judged(cells))
 
-    def _judged(self, cells: Ints) -> Ints:
-        return cells[self.n_samples : self.n_samples + _N_JUDGED]
+    @classmethod
+    def _judged(cls, cells: Ints) -> Ints:
+        return cells[cls.n_samples : cls.n_samples + _N_JUDGED]
 
     # --- what it answers ------------------------------------------------------------------------
 

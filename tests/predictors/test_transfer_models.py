@@ -19,7 +19,8 @@ class TestBayes(TransferModelConformance):
     least_spearman = 0.95
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("bayes")
 
 
@@ -27,7 +28,8 @@ class TestFlops(TransferModelConformance):
     learns_from_known = False
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("flops")
 
 
@@ -35,7 +37,8 @@ class TestParams(TransferModelConformance):
     learns_from_known = False
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("params")
 
 
@@ -43,7 +46,8 @@ class TestAdditive(TransferModelConformance):
     learns_from_known = False
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("additive")
 
 
@@ -51,7 +55,8 @@ class TestLinearTransfer(TransferModelConformance):
     predicts_unseen = False
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("linear-transfer")
 
 
@@ -59,14 +64,16 @@ class TestNearestDevice(TransferModelConformance):
     predicts_unseen = False
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("nearest-device")
 
 
 @pytest.mark.slow
 class TestXgboost(TransferModelConformance):
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         pytest.importorskip("xgboost")
         return transfer_model("xgboost")
 
@@ -74,7 +81,8 @@ class TestXgboost(TransferModelConformance):
 @pytest.mark.slow
 class TestLightgbm(TransferModelConformance):
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         pytest.importorskip("lightgbm")
         return transfer_model("lightgbm")
 
@@ -85,7 +93,8 @@ class TestBrpNas(TransferModelConformance):
     least_spearman = 0.4
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("brp-nas")
 
 
@@ -95,7 +104,8 @@ class TestGates(TransferModelConformance):
     least_spearman = 0.4
 
     @pytest.fixture(scope="class")
-    def model(self):
+    @classmethod
+    def model(cls):
         return transfer_model("gates")
 
 
@@ -104,6 +114,7 @@ def test_no_model_is_forgotten_here():
     assert others <= {"meta", "help", "auto"}, f"{others} have no conformance test"
 
 
+@pytest.mark.slow
 def test_every_target_exists():
     for name in TRANSFER_MODELS:
         assert callable(transfer_model(name).fit)

@@ -10,6 +10,7 @@ Source: GATES (Ning et al., ECCV 2020).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -43,9 +44,7 @@ class GatesNet(nn.Module):
         self.lift = nn.Linear(embedding, hidden)
         self.operators = nn.Parameter(torch.randn(_N_OPERATORS + 1, embedding))
         widths = [hidden] + [width] * n_layers
-        self.values = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.values = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
         self.gates = nn.ModuleList(nn.Linear(embedding, width) for _ in range(n_layers))
         layers: list[nn.Module] = []
         for i in range(n_head):

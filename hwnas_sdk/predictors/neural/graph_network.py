@@ -7,6 +7,7 @@ the scale out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -49,9 +50,7 @@ class GraphNetwork(nn.Module):
     ) -> None:
         super().__init__()
         widths = [N_TYPES] + [hidden] * n_layers
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(n_layers))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, n_out)

@@ -99,7 +99,7 @@ class _OwnDeviceModel:
 
 
 class BrpNasModel(_OwnDeviceModel):
-    """BRP-NAS' latency predictor: a GCN on the pruned operator graph, L1 loss, trained from scratch.
+    """BRP-NAS' latency predictor: a GCN on the pruned operator graph, L1 loss, from scratch.
 
     Differs from the paper: a tenth of 50 or more samples is the validation set it stops early on
     (the paper has 100 more for that), fewer train to the end; the learning rate falls with a

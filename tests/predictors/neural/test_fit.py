@@ -152,3 +152,15 @@ def test_good_enough_stops():
     scores = iter([0.1, 0.5, 0.9])
     plan = FitPlan(epochs=50, batch_size=16, stop_at=0.5)
     assert fit(model, loss, 65, plan, judge=lambda: next(scores)).epochs == 2
+
+
+def test_batches_of_one_are_trained_on_when_asked_for():
+    """A single row is left out as the rest of an epoch, not as the size of a batch."""
+    model, loss, _, seen = problem()
+    before = weights(model)
+    fit(model, loss, 65, FitPlan(epochs=1, batch_size=1))
+    assert seen == [1] * 65
+    assert not torch.equal(weights(model), before)
+    model, loss, _, seen = problem()
+    fit(model, loss, 65, FitPlan(epochs=1, batch_size=16))
+    assert seen == [16] * 4

@@ -160,7 +160,7 @@ class _KnownColumns:
 
     def _complete(self, at_samples: Floats) -> NDArray[np.bool_]:
         """Devices with a value on every sample; others cannot be compared there."""
-        complete: NDArray[np.bool_] = np.isfinite(at_samples).all(axis=0)
+        complete = np.asarray(np.isfinite(at_samples).all(axis=0))
         if not complete.any():
             raise ModelError("no known device was measured on all sampled architectures")
         return complete

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors.active import N_START, next_network
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.bayes_transfer import BayesModel
 from hwnas_sdk.predictors.encodings import structural_features
@@ -31,7 +32,7 @@ from hwnas_sdk.store.tables import BenchTables, load_tables
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-REFERENCES: Final = ("ours", "paper", "random")
+REFERENCES: Final = ("ours", "paper", "random", "active")
 _MIN_RETEST_PAIRS: Final = 100
 _TASK: Final = "bench latency"
 
@@ -80,7 +81,8 @@ def run_bench_latency(
         metric: "latency" or "energy".
         model: one of `predictors.registry.model_names()`.
         references: which networks are sampled: "ours" (D-optimal under the prior of the training
-            devices), "paper" (HELP's ten, at most 10), "random" (by `seed`).
+            devices), "paper" (HELP's ten, at most 10), "random" (by `seed`),
+            "active" (each chosen by the values of those before it, `predictors.active`).
         leave_one_out: each device of `devices` is left out in turn, and all the others of
             `devices` and `train_devices` are known.
         seed: for random references, and of models that draw.
@@ -185,9 +187,11 @@ def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
         bench.tables.genotypes[live], latencies, seed=bench.seed
     )
     prior = None
-    if bench.references == "ours":
-        same = isinstance(model, BayesModel)
-        prior = model.prior if same else LatencyPrior.fit(bench.features[live], latencies)
+    if bench.references in ("ours", "active"):
+        if isinstance(model, BayesModel):
+            prior = model.prior
+        else:
+            prior = LatencyPrior.fit(bench.features[live], latencies)
     return _Fitted(model, prior)
 
 
@@ -204,6 +208,9 @@ def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
     elif bench.references == "random":
         rng = child_rng(bench.seed, _TASK, device)
         chosen = rng.choice(np.flatnonzero(eligible), bench.samples, replace=False)
+    elif bench.references == "active":
+        assert fitted.prior is not None
+        chosen = _active(bench, fitted.prior, column, eligible)
     else:
         assert fitted.prior is not None
         chosen = d_optimal_references(
@@ -215,6 +222,20 @@ def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
             code="too_few_rows",
         )
     return chosen
+
+
+def _active(
+    bench: _Bench, prior: LatencyPrior, column: Floats, eligible: NDArray[np.bool_]
+) -> Indices:
+    """One row after the other, each chosen by the values of those before it."""
+    n_start = min(N_START, bench.samples)
+    chosen = d_optimal_references(prior, bench.features, n_start, eligible=eligible).tolist()
+    while len(chosen) < bench.samples:
+        posterior = prior.adapt(bench.features[chosen], column[chosen])
+        left = eligible.copy()
+        left[chosen] = False
+        chosen.append(next_network(posterior, bench.features, eligible=left, seed=bench.seed))
+    return np.array(chosen, dtype=np.int64)
 
 
 def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[str, Any], float]:

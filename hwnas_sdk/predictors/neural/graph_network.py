@@ -63,6 +63,7 @@ class GraphNetwork(nn.Module):
             if number == len(self.layers):
                 mixing = mixing[:, :1]  # only the global node is read: no other is needed
             # A (H W' + b) = (A H) W' + (A 1) b, which is cheaper for one row of A.
+            assert isinstance(layer, nn.Linear)
             mixed = functional.linear(mixing @ hidden, layer.weight)
             mixed = mixed + mixing.sum(dim=2, keepdim=True) * layer.bias
             hidden = self.dropout(torch.relu(norm(mixed)))

@@ -82,7 +82,8 @@ class _GraphScorer(_Scorer):
         return scores
 
     def score(self, cells: Ints) -> Tensor:
-        return self.net(brp_graphs(cells))[:, 0]
+        scores: Tensor = self.net(brp_graphs(cells))[:, 0]
+        return scores
 
 
 class _GateScorer(_Scorer):

@@ -14,6 +14,7 @@ from hwnas_sdk.predictors.neural.binary_relation import (  # noqa: E402
     RelationPlan,
     collect,
 )
+from hwnas_sdk.predictors.neural.fit import seeded  # noqa: E402
 from hwnas_sdk.predictors.neural.gates import GatesNet, hinge  # noqa: E402
 from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, brp_graphs  # noqa: E402
 from hwnas_sdk.predictors.neural.own_device import BrpNasModel, GatesModel  # noqa: E402
@@ -30,7 +31,8 @@ def relation_accuracy(cells):
 
 def test_gates_let_nothing_through_none():
     """What feeds only dead edges does not matter, what feeds live ones does."""
-    net = GatesNet().eval()
+    with seeded(0):
+        net = GatesNet().eval()
     none, conv, pool = 0, 3, 4
     # Edge order 01, 02, 12, 03, 13, 23: node 1 leads nowhere.
     dead = torch.tensor(
@@ -40,7 +42,7 @@ def test_gates_let_nothing_through_none():
         [[conv, none, none, none, conv, none], [pool, none, none, none, conv, none]]
     )
     with torch.no_grad():
-        assert torch.equal(*net(dead).split(1))
+        torch.testing.assert_close(*net(dead).split(1))
         assert not torch.allclose(*net(live).split(1))
 
 
@@ -101,6 +103,7 @@ def test_the_score_is_the_antisymmetric_relation():
     torch.testing.assert_close(scores[first] - scores[second], odds, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_collecting_asks_the_budget_and_finds_better_ones():
     cells = invented_cells(300)
     asked = []

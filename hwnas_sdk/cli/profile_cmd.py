@@ -34,6 +34,27 @@ if TYPE_CHECKING:
     help="Reference set: ours (10 networks, designed for prediction), the papers' ten, or both.",
 )
 @click.option(
+    "--active",
+    is_flag=True,
+    help="Choose each network by the values measured before, until --precision or --max-networks.",
+)
+@click.option(
+    "--precision",
+    "precision_pct",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    metavar="PCT",
+    help="With --active: stop when the typical prediction is this certain (standard deviation).",
+)
+@click.option(
+    "--max-networks",
+    type=click.IntRange(min=5),
+    default=20,
+    show_default=True,
+    help="With --active: measure no more than this many.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -49,6 +70,9 @@ def profile(
     *,
     name: str,
     references: str,
+    active: bool,
+    precision_pct: float,
+    max_networks: int,
     output: Path | None,
     runtime: str,
     settings: str,
@@ -65,10 +89,11 @@ def profile(
     from hwnas_sdk.workflows.profile_file import save_profile
 
     chosen = make_settings(settings, threads, runtime=runtime)
-    n = len(reference_architectures(references))
+    n = max_networks if active else len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:
-        plan = {"device": name, "references": references, "n_networks": n, "runtime": runtime,
+        chosen_by = "active" if active else references
+        plan = {"device": name, "references": chosen_by, "n_networks": n, "runtime": runtime,
                 "settings": settings, "threads": threads,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -78,7 +103,15 @@ def profile(
     session = lab.device(name)
     warn_untuned(app, session, chosen)
     announce(app, n, estimate_s, session.spec.name)
-    result = lab.profile(session, references=references, settings=chosen, seed=seed)
+    if active:
+        from hwnas_sdk.workflows.active import profile_actively
+
+        result = profile_actively(
+            lab, session, settings=chosen, precision_pct=precision_pct, max_networks=max_networks,
+            seed=seed,
+        )  # fmt: skip
+    else:
+        result = lab.profile(session, references=references, settings=chosen, seed=seed)
     if output is not None:
         save_profile(result, output)
     answer = {

@@ -17,6 +17,9 @@ from hwnas_sdk.workflows.measure import Target, architecture_target
 N_PAIRS = 3
 """At most this many references are measured folded as well."""
 
+ACTIVE = "active"
+"""Name of the reference set that is chosen while it is measured (`workflows/active.py`)."""
+
 MIN_VALID = 5
 """Fewer measured references than this say too little about a device."""
 
@@ -28,10 +31,12 @@ SETS: dict[str, tuple[str, ...]] = {
 
 
 def reference_set_name(references: str) -> str:
-    """Versioned name of the reference set `references` (ours, paper, both).
+    """Versioned name of the reference set `references` (ours, paper, both, active).
 
     Raises: ConfigError for anything else.
     """
+    if references == ACTIVE:
+        return ACTIVE
     try:
         return "+".join(SETS[references])
     except KeyError:

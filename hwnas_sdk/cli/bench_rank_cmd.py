@@ -13,6 +13,7 @@ from hwnas_sdk.cli.options import data_option, verb
 # Those of workflows.rank_protocol, which is too heavy to import for help; a test compares them.
 MODELS = ("posterior", "network")
 LOSSES = ("listwise", "paper_eq8", "efron", "pairwise")
+OBJECTIVES = ("error,latency", "error,energy", "error,latency,energy")
 _COLUMNS = (
     "kendall",
     "kendall_sd",
@@ -76,7 +77,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 )
 @click.option(
     "--objectives",
-    type=click.Choice(["error,latency", "error,energy", "error,latency,energy"]),
+    type=click.Choice(OBJECTIVES),
     default="error,latency",
     show_default=True,
     help="What the ranks are of.",

@@ -9,14 +9,13 @@ ranks of the true values over all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import DataError, MissingExtraError
@@ -57,7 +56,7 @@ class _Scored:
     score_seconds: float
 
 
-class _Bench:
+class RankBench:
     """Tables and what does not depend on the seed."""
 
     def __init__(self, tables: BenchTables, plan: RankBenchPlan) -> None:
@@ -78,8 +77,13 @@ class _Bench:
                 )
             self.rows[device] = np.flatnonzero(usable)
             self.objectives[device] = values
-        self.judges = {d: RankJudge.of(self.objectives[d][self.rows[d]]) for d in plan.devices}
+        self.judges = {d: self.judge(d) for d in plan.devices}
         self.row_of = {tuple(g): row for row, g in enumerate(tables.genotypes.tolist())}
+
+    def judge(self, device: str, among: Bools | None = None) -> RankJudge:
+        """The truth of a device's rows, or of those of them that `among` marks."""
+        rows = self.rows[device] if among is None else self.rows[device][among]
+        return RankJudge.of(self.objectives[device][rows])
 
     def training_rows(self, device: str, seed: int) -> Ints:
         """A Latin hypercube draw over the decisions; what was not measured is drawn again."""
@@ -137,7 +141,7 @@ def run_bench_rank(
             tables.device(device, metric=metric)
     if chosen.model == "network":
         _torch_half()
-    answer = _run(_Bench(tables, chosen), on_event)
+    answer = _run(RankBench(tables, chosen), on_event)
     if curve:
         plans = [replace(chosen, train=n, independent=False, new_platform=False) for n in curve]
         answer["curve"] = [_row(tables, p, on_event, "train", p.train) for p in plans]
@@ -157,12 +161,12 @@ def _row(
     tables: BenchTables, plan: RankBenchPlan, on_event: EventSink, name: str, value: int | None
 ) -> dict[str, Any]:
     """One line of a sweep."""
-    answer = _run(_Bench(tables, plan), on_event)
+    answer = _run(RankBench(tables, plan), on_event)
     keys = ("mean_kendall", "mean_kendall_batch18", "mean_normalized_hv", "fit_seconds")
     return {name: value, **{key: answer[key] for key in keys}}
 
 
-def _run(bench: _Bench, on_event: EventSink) -> dict[str, Any]:
+def _run(bench: RankBench, on_event: EventSink) -> dict[str, Any]:
     plan = bench.plan
     rows: dict[str, dict[str, list[dict[str, float]]]] = {d: {} for d in plan.devices}
     fit_seconds, score_seconds = [], []
@@ -170,10 +174,10 @@ def _run(bench: _Bench, on_event: EventSink) -> dict[str, Any]:
     for seed in range(plan.seeds):
         for done, device in enumerate(plan.devices, start=1 + seed * len(plan.devices)):
             train = bench.training_rows(device, seed)
-            scored = _METHODS[plan.model](bench, device, train, seed)
+            scored = _scored(bench, device, train, seed)
             fit_seconds.append(scored.fit_seconds)
             score_seconds.append(scored.score_seconds)
-            labelled = _same_family(bench, device, train)
+            labelled = same_family(bench, device, train)
             for way, scores in scored.scores.items():
                 figures = bench.judges[device].figures(scores, labelled=labelled, seed=seed)
                 rows[device].setdefault(way, []).append(figures)
@@ -205,7 +209,7 @@ def _run(bench: _Bench, on_event: EventSink) -> dict[str, Any]:
 
 
 def _device_answer(
-    bench: _Bench, device: str, rows: dict[str, list[dict[str, float]]]
+    bench: RankBench, device: str, rows: dict[str, list[dict[str, float]]]
 ) -> dict[str, Any]:
     ranks = bench.judges[device].ranks
     answer: dict[str, Any] = {
@@ -231,7 +235,8 @@ def _device_answer(
     return answer
 
 
-def _same_family(bench: _Bench, device: str, train: Ints) -> Bools:
+def same_family(bench: RankBench, device: str, train: Ints) -> Bools:
+    """Which judged rows compute the same function as a training row."""
     families = bench.tables.families
     same: Bools = np.isin(families[bench.rows[device]], families[train])
     return same
@@ -240,65 +245,60 @@ def _same_family(bench: _Bench, device: str, train: Ints) -> Bools:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def _by_posterior(bench: _Bench, device: str, train: Ints, seed: int) -> _Scored:
-    labels, wanted = bench.labels(device, train), bench.tables.genotypes[bench.rows[device]]
+def train_model(
+    bench: RankBench, device: str, train: Ints, seed: int, *, on_event: EventSink = ignore
+) -> tuple[Any, float]:
+    """The plan's model of one device from the labels of some rows, and the seconds it took.
+
+    Encoders are trained before the clock starts: they belong to the space, not to a platform.
+    """
+    labels = bench.labels(device, train)
+    given = (bench.space, labels.genotypes, labels.error_pct, {device: labels.costs})
+    if bench.plan.model == "posterior":
+        started = time.perf_counter()
+        model: Any = RankPredictor.fit(*given, seed=seed)
+        return model, time.perf_counter() - started
+    encoder, plan = bench.encoder, _network_plan(bench)
     started = time.perf_counter()
-    model = RankPredictor.fit(
-        bench.space, labels.genotypes, labels.error_pct, {device: labels.costs}, seed=seed
+    model = _torch_half().RankNetwork.train(
+        *given, encoder=encoder, plan=plan, seed=seed, on_event=on_event
     )
-    fitted = time.perf_counter()
-    scores = {"score": model.score(wanted, device)}
-    done = time.perf_counter()
-    if bench.plan.independent:
-        scores["independent"] = -model.independent_ranks(wanted, device)
-    if bench.plan.new_platform:
-        other = _other_device(bench, device)
-        known = bench.labels(other, bench.training_rows(other, seed))
-        base = RankPredictor.fit(
-            bench.space, known.genotypes, known.error_pct, {other: known.costs}, seed=seed
-        )
-        more = base.add_platform(device, labels.genotypes, labels.costs, error_pct=labels.error_pct)
-        scores["new_platform"] = more.score(wanted, device)
-    return _Scored(scores, fitted - started, done - fitted)
+    return model, time.perf_counter() - started
 
 
-def _by_network(bench: _Bench, device: str, train: Ints, seed: int) -> _Scored:
-    half = _torch_half()
-    plan = half.RankPlan(loss=bench.plan.loss, batch_size=bench.plan.batch_size)
-    encoder = bench.encoder  # before the clock: it belongs to the space, not to a platform
-    labels, wanted = bench.labels(device, train), bench.tables.genotypes[bench.rows[device]]
-    given = (bench.space, labels.genotypes, labels.error_pct)
-    options = {"encoder": encoder, "plan": plan, "seed": seed}
+def _network_plan(bench: RankBench) -> Any:
+    return _torch_half().RankPlan(loss=bench.plan.loss, batch_size=bench.plan.batch_size)
+
+
+def _scored(bench: RankBench, device: str, train: Ints, seed: int) -> _Scored:
+    """Scores of the judged rows by the model and by what the plan compares it with."""
+    wanted = bench.tables.genotypes[bench.rows[device]]
+    model, fit_seconds = train_model(bench, device, train, seed)
     started = time.perf_counter()
-    model = half.RankNetwork.train(*given, {device: labels.costs}, **options)
-    fitted = time.perf_counter()
     scores: dict[str, Floats] = {"score": model.score(wanted, device)}
-    done = time.perf_counter()
-    if bench.plan.independent:
-        predicted = half.independent_predictions(*given, labels.costs, wanted, **options)
+    score_seconds = time.perf_counter() - started
+    labels = bench.labels(device, train)
+    if bench.plan.independent and bench.plan.model == "posterior":
+        scores["independent"] = -model.independent_ranks(wanted, device)
+    elif bench.plan.independent:
+        predicted = _torch_half().independent_predictions(
+            bench.space,
+            labels.genotypes,
+            labels.error_pct,
+            labels.costs,
+            wanted,
+            encoder=bench.encoder,
+            plan=_network_plan(bench),
+            seed=seed,
+        )
         scores["independent"] = -pareto.ranks(predicted).astype(np.float64)
     if bench.plan.new_platform:
-        other = _other_device(bench, device)
-        known = bench.labels(other, bench.training_rows(other, seed))
-        base = half.RankNetwork.train(
-            bench.space, known.genotypes, known.error_pct, {other: known.costs}, **options
-        )
-        more = base.add_platform(
-            device, labels.genotypes, labels.costs, error_pct=labels.error_pct, plan=plan, seed=seed
-        )
+        # The device before it in the list (the last one for the first).
+        other = bench.plan.devices[bench.plan.devices.index(device) - 1]
+        base, _ = train_model(bench, other, bench.training_rows(other, seed), seed)
+        more = base.add_platform(device, labels.genotypes, labels.costs, error_pct=labels.error_pct)
         scores["new_platform"] = more.score(wanted, device)
-    return _Scored(scores, fitted - started, done - fitted)
-
-
-_METHODS: Final[dict[str, Callable[[_Bench, str, NDArray[np.int64], int], _Scored]]] = {
-    "posterior": _by_posterior,
-    "network": _by_network,
-}
-
-
-def _other_device(bench: _Bench, device: str) -> str:
-    """The device before it in the list (the last one for the first)."""
-    return bench.plan.devices[bench.plan.devices.index(device) - 1]
+    return _Scored(scores, fit_seconds, score_seconds)
 
 
 def _torch_half() -> Any:

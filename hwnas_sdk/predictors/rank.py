@@ -357,7 +357,8 @@ class RankPredictor:
         tensors, card = load_model(path, kind=KIND, space=space, schema=SCHEMA)
         platforms: dict[str, Platform] = {}
         try:
-            for name, described in card.settings["platforms"].items():
+            stored = card.settings["platforms"].items()
+            for name, described in sorted(stored, key=lambda item: int(item[1]["number"])):
                 at, coarse = f"platforms.{described['number']}", described["coarse"]
                 platforms[name] = Platform(
                     tuple(_labels(tensors, f"{at}.{j}") for j in range(len(coarse) + 1)),

@@ -284,7 +284,8 @@ class RankNetwork:
         heads: dict[str, nn.Module] = {}
         made: dict[int, ArchitectureEncoder] = {}
         try:
-            for platform, described in card.settings["platforms"].items():
+            stored = card.settings["platforms"].items()
+            for platform, described in sorted(stored, key=lambda item: int(item[1]["head"])):
                 i = described["encoder"]
                 if i not in made:
                     with seeded(0):

@@ -50,13 +50,22 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
     return np.stack(live, axis=1)
 
 
-def longest_path(genotypes: NDArray[np.integer], weights: Sequence[float], live: Bools) -> Floats:
-    """Largest sum of operator `weights` over a path of `live` edges; 0 without a path, (n,)."""
+def longest_path(
+    genotypes: NDArray[np.integer],
+    weights: Sequence[float],
+    live: Bools,
+    *,
+    sums: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Floats:
+    """Largest sum of operator `weights` over a path of `live` edges; 0 without a path, (n,).
+
+    `sums` are the weights of the nodes 1, 2, 3 themselves.
+    """
     cost = np.where(live, np.asarray(weights, dtype=np.float64)[genotypes], -np.inf)
     at: list[Floats] = [np.zeros(len(cost))]
-    for target in (1, 2, 3):
+    for target, own in zip((1, 2, 3), sums, strict=True):
         into = [at[s] + cost[:, e] for e, (s, t) in enumerate(_EDGES) if t == target]
-        at.append(np.max(into, axis=0))
+        at.append(np.max(into, axis=0) + own)
     longest: Floats = np.where(np.isfinite(at[3]), at[3], 0.0)
     return longest
 

@@ -132,8 +132,8 @@ class _Hypothesis:
         return float(np.logaddexp.reduce(self.log_joint, axis=None))
 
     def probability(self) -> Floats:
-        share: Floats = np.exp(self.log_joint - self.log_joint.max())
-        return share / share.sum()
+        share: Floats = np.exp(self.log_joint - self.log_evidence)
+        return share
 
     def leave_one_out(self) -> Floats:
         """Deviation of each kept row from what the others predict, in its sd, (k,)."""

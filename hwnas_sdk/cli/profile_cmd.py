@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
+@click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
 @runtime_option()
 @settings_options
 @seed_option()
@@ -50,6 +51,7 @@ def profile(
     name: str,
     references: str,
     output: Path | None,
+    energy: bool,
     runtime: str,
     settings: str,
     threads: int,
@@ -64,7 +66,7 @@ def profile(
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
-    chosen = make_settings(settings, threads, runtime=runtime)
+    chosen = make_settings(settings, threads, runtime=runtime, energy=energy)
     n = len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:

@@ -50,6 +50,11 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
     return np.stack(live, axis=1)
 
 
+def executed_cells(genotypes: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Cells whose dead edges are set to ``none``, (n, 6) -> (n, 6)."""
+    return np.where(live_edges(genotypes), genotypes, _NONE)
+
+
 def longest_path(
     genotypes: NDArray[np.integer],
     weights: Sequence[float],

@@ -8,8 +8,9 @@ import pytest
 
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.types import Architecture
+from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.spaces import get_space
-from hwnas_sdk.workflows.beliefs import Beliefs, Label, executed_cells, none_edge_ms
+from hwnas_sdk.workflows.beliefs import Beliefs, Label, none_edge_ms
 from hwnas_sdk.workflows.fronts import (
     front_from_mapping,
     front_to_mapping,

@@ -1,8 +1,8 @@
 # Everything starts from Python >= 3.11, gcc and make; nothing else has to be installed by hand.
 #   make quickstart   install, then measure, search and verify on this machine
 #   make test         install, then lint, types, import contract and the default tests
-#   make integration  install, then the slow tests
-#   make integration-boards  install, then whole journeys on emulated boards (root)
+#   make integration  install, then the slow tests and whole journeys on emulated boards (root; else skipped)
+#   make integration-boards  only the journeys
 #   make board        start an emulated board to play with (root; `make board-stop` ends it)
 # PYTHON=python3.12   another interpreter       PIP_FLAGS=...   extra flags for pip, for example an
 # index that holds another build of torch (CUDA, ROCm, or the CPU build for your platform).
@@ -58,9 +58,10 @@ unit: install
 
 integration: install
 	$(BIN)/pytest -m "slow and not hardware" --ignore=tests/integration --durations=15 $(PYTEST_FLAGS)
+	$(MAKE) integration-boards
 
-# Builds the emulated board where that is possible: minutes the first time (Debian packages), then
-# kept in ~/.cache/hwnas-board. Joins `integration` when its time on a quiet machine is known.
+# Builds the emulated board where that is possible: eight minutes the first time (Debian packages),
+# then kept in ~/.cache/hwnas-board.
 integration-boards: install
 	$(BIN)/python tools/qemu_board build --or-skip
 	$(BIN)/pytest -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS) tests/integration

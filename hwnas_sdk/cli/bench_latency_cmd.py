@@ -14,9 +14,9 @@ from hwnas_sdk.cli.bench_options import (
 )
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, seed_option, verb
+from hwnas_sdk.predictors.registry import model_names
 
 # Those of workflows.bench_latency, which is too heavy to import for help; a test compares them.
-MODELS = ("bayes", "flops", "params", "linear-transfer", "nearest-device")
 REFERENCES = ("ours", "paper", "random")
 _COLUMNS = (
     "spearman",
@@ -44,7 +44,7 @@ _COLUMNS = (
 )
 @click.option(
     "--model",
-    type=click.Choice(MODELS),
+    type=click.Choice(model_names()),
     default="bayes",
     show_default=True,
     help="The predictor: ours, or a baseline to compare with.",

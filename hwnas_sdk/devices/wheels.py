@@ -247,13 +247,21 @@ def _download(
         command += ["--platform", platform]
     if folder is not None:
         command += ["--no-index", "--find-links", str(folder)]
-    done = subprocess.run(  # noqa: S603 - our own interpreter, arguments from our own tables
-        [*command, *wanted],
-        capture_output=True,
-        text=True,
-        timeout=_DOWNLOAD_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, arguments from our own tables
+            [*command, *wanted],
+            capture_output=True,
+            text=True,
+            timeout=_DOWNLOAD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ConfigError(
+            f"wheels for {target} were not downloaded in {_DOWNLOAD_TIMEOUT_S / 60:.0f} minutes",
+            code="download_failed",
+            hint="the same command again, or bring them by --wheels DIR",
+            retryable=True,
+        ) from exc
     if done.returncode != 0:
         _LOG.info("pip download: %s", done.stderr)
         raise _why(done.stderr, target, folder, device_id)

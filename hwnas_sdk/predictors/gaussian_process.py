@@ -21,6 +21,7 @@ Blocks = tuple[Floats, ...]
 
 _MAX_FOR_TUNING: Final = 250  # labels the hyper-parameters are fitted on; the process uses all
 _JITTER: Final = 1e-8
+_CHUNK: Final = 2048  # predictions at once; keeps memory small with thousands of labels
 _WEIGHT_PRIOR: Final = (-1.5, 1.5)  # of log w_i: mean, sd
 _VARIANCE_PRIOR: Final = (0.0, 1.5)
 _NOISE_PRIOR: Final = (-1.8, 0.8)  # of the log noise sd, targets having sd 1
@@ -56,22 +57,52 @@ class BlockProcess:
     @classmethod
     def fit(cls, blocks: Blocks, target: Floats) -> BlockProcess:
         """Fit on n labels. Shapes: blocks of (n, F_i), target (n,)."""
+        return cls._made(blocks, target, None)
+
+    @classmethod
+    def condition(cls, blocks: Blocks, target: Floats, theta: Floats) -> BlockProcess:
+        """Condition on n labels with known hyper-parameters, those `fit` would have found."""
+        return cls._made(blocks, target, np.asarray(theta, dtype=np.float64))
+
+    @classmethod
+    def _made(cls, blocks: Blocks, target: Floats, theta: Floats | None) -> BlockProcess:
         n = len(target)
         shift, scale = float(np.median(target)), float(target.std()) or 1.0
         y = (target - shift) / scale
         distances = [_squared_distances(block, block) for block in blocks]
         medians = tuple(max(float(np.median(d)), 1e-9) for d in distances)
         distances = [d / m for d, m in zip(distances, medians, strict=True)]
-        few = np.linspace(0, n - 1, min(n, _MAX_FOR_TUNING)).round().astype(np.int64)
-        theta = _tune([d[np.ix_(few, few)] for d in distances], y[few])
+        if theta is None:
+            few = np.linspace(0, n - 1, min(n, _MAX_FOR_TUNING)).round().astype(np.int64)
+            theta = _tune([d[np.ix_(few, few)] for d in distances], y[few])
         covariance = _kernel(theta, distances)
         covariance[np.diag_indices(n)] += np.exp(2 * theta[-2]) + _JITTER
         factor = linalg.cholesky(covariance, lower=True)
         coefficients = linalg.cho_solve((factor, True), y)
         return cls(blocks, medians, theta, factor, coefficients, shift, scale)
 
+    def leave_one_out(self) -> Floats:
+        """Error of predicting each label from all others, in its own predicted sd, (n,).
+
+        Source: Rasmussen & Williams (2006), section 5.4.2.
+        """
+        inverse = linalg.cho_solve((self.factor, True), np.eye(len(self.factor)))
+        residuals: Floats = self.coefficients / np.sqrt(np.diag(inverse))
+        return residuals
+
     def predict(self, blocks: Blocks) -> tuple[Floats, Floats]:
         """Mean and sd of a new label, noise included, two (m,)."""
+        n = len(blocks[0])
+        parts = [
+            self._predict(tuple(block[start : start + _CHUNK] for block in blocks))
+            for start in range(0, n, _CHUNK)
+        ]
+        if not parts:
+            return np.zeros(0), np.zeros(0)
+        means, sds = zip(*parts, strict=True)
+        return np.concatenate(means), np.concatenate(sds)
+
+    def _predict(self, blocks: Blocks) -> tuple[Floats, Floats]:
         cross = _kernel(
             self.theta,
             [

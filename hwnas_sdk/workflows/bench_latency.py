@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors import baselines
 from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.bayes_transfer import BayesModel
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.metrics import agreement, kendall
 from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
+from hwnas_sdk.predictors.registry import model_names, transfer_model
+from hwnas_sdk.predictors.transfer import TransferModel
 from hwnas_sdk.store.tables import BenchTables, load_tables
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-MODELS: Final = ("bayes", "flops", "params", "linear-transfer", "nearest-device")
 REFERENCES: Final = ("ours", "paper", "random")
 _MIN_RETEST_PAIRS: Final = 100
 _TASK: Final = "bench latency"
@@ -52,8 +53,8 @@ class _Bench:
 class _Fitted:
     """What was learned from the training devices."""
 
-    prior: LatencyPrior | None  # None for a baseline on references that need no design
-    known: Floats  # (n, n_train)
+    model: TransferModel
+    prior: LatencyPrior | None  # None for references that need no design
 
 
 def run_bench_latency(
@@ -77,12 +78,12 @@ def run_bench_latency(
         devices: devices treated as unseen.
         samples: how many values of an unseen device the model sees.
         metric: "latency" or "energy".
-        model: one of `MODELS`.
+        model: one of `predictors.registry.model_names()`.
         references: which networks are sampled: "ours" (D-optimal under the prior of the training
             devices), "paper" (HELP's ten, at most 10), "random" (by `seed`).
         leave_one_out: each device of `devices` is left out in turn, and all the others of
             `devices` and `train_devices` are known.
-        seed: for random references.
+        seed: for random references, and of models that draw.
         on_event: told after each device.
 
     Returns the JSON document of the contract. Per device also `noise_rel` (estimated relative
@@ -93,7 +94,7 @@ def run_bench_latency(
     Raises: ConfigError for a device the tables do not have (with those they have), an unknown
         model, or a training device among the unseen; DataError for missing tables.
     """
-    _check_choice("model", model, MODELS)
+    _check_choice("model", model, model_names())
     _check_choice("reference set", references, REFERENCES)
     _check_counts(samples, references, devices)
     tables = load_tables(data_dirs)
@@ -178,13 +179,16 @@ def _known_devices(
 
 
 def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
-    columns = np.stack([bench.columns[name] for name in known], axis=1)
+    live = bench.tables.live
+    latencies = {name: bench.columns[name][live] for name in known}
+    model = transfer_model(bench.model).fit(
+        bench.tables.genotypes[live], latencies, seed=bench.seed
+    )
     prior = None
-    if bench.model == "bayes" or bench.references == "ours":
-        live = bench.tables.live
-        latencies = {name: bench.columns[name][live] for name in known}
-        prior = LatencyPrior.fit(bench.features[live], latencies)
-    return _Fitted(prior, columns)
+    if bench.references == "ours":
+        same = isinstance(model, BayesModel)
+        prior = model.prior if same else LatencyPrior.fit(bench.features[live], latencies)
+    return _Fitted(model, prior)
 
 
 def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
@@ -218,44 +222,21 @@ def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[s
     rows = _references(bench, fitted, device)
     seen = bench.columns[device][rows]  # the only values of the device a model gets
     started = time.perf_counter()
-    mean, sd, noise_rel = _predict(bench, fitted, rows, seen)
+    genotypes = bench.tables.genotypes
+    adapted = fitted.model.adapt(genotypes[rows], seen)
+    mean, sd = adapted.predict(genotypes)
     spent = time.perf_counter() - started
     truth = bench.columns[device]
     judged = bench.tables.live & np.isfinite(truth) & np.isfinite(mean)
-    figures = agreement(truth[judged], mean[judged], None if sd is None else sd[judged])
+    stated = np.isfinite(sd[judged]).all()
+    figures = agreement(truth[judged], mean[judged], sd[judged] if stated else None)
     answer: dict[str, Any] = {
         **asdict(figures),
         "kendall_retest": _retest(bench.tables, truth),
-        "noise_rel": noise_rel,
+        "noise_rel": getattr(adapted, "noise_rel", None),
         "n_samples": len(rows),
     }
     return answer, spent
-
-
-def _predict(
-    bench: _Bench, fitted: _Fitted, rows: Indices, seen: Floats
-) -> tuple[Floats, Floats | None, float | None]:
-    """Prediction for every row, its sd (None for a baseline) and the estimated noise."""
-    features = bench.features
-    if bench.model == "bayes":
-        assert fitted.prior is not None
-        model = fitted.prior.adapt(features[rows], seen)
-        prediction = model.predict(features)
-        return prediction.mean, prediction.sd, model.noise_rel
-    if bench.model == "flops":
-        mean = baselines.scaled(baselines.counted(features, baselines.MACS_M), rows, seen)
-    elif bench.model == "params":
-        mean = baselines.scaled(baselines.counted(features, baselines.PARAMS_M), rows, seen)
-    else:
-        # A known device without a value on a reference cannot be compared there: leave it out.
-        complete = np.isfinite(fitted.known[rows]).all(axis=0)
-        if not complete.any():
-            raise DataError("no training device was measured on all reference networks")
-        known = fitted.known[:, complete]
-        transfer = bench.model == "linear-transfer"
-        predict = baselines.linear_transfer if transfer else baselines.nearest_device
-        mean = predict(known, rows, seen)
-    return mean, None, None
 
 
 def _retest(tables: BenchTables, truth: Floats) -> float | None:

@@ -23,7 +23,6 @@ def _json(capsys: Capture, *arguments: str, exit_code: int = 0) -> dict[str, Any
 
 
 def test_choices_are_those_of_the_benches() -> None:
-    assert bench_latency_cmd.MODELS == bench_latency.MODELS
     assert bench_latency_cmd.REFERENCES == bench_latency.REFERENCES
     assert bench_search_cmd.METHODS == bench_search.METHODS
     assert bench_search_cmd.REFERENCES == bench_search.REFERENCES

@@ -24,6 +24,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> dict[
     return answer
 
 
+@pytest.mark.slow
 def test_quickstart_answers_with_the_contracts_keys(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_invalid_measurements_exit_5_and_are_still_shown(
     assert "[invalid_measurements]" in err
 
 
+@pytest.mark.slow
 def test_loop_reports_each_round(capsys: pytest.CaptureFixture[str]) -> None:
     answer = call(
         capsys, "loop", "--device", FAKE, "--rounds", "2", "--candidates", "3", "--seed", "4"
@@ -115,6 +117,7 @@ def test_loop_reports_each_round(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["stopped"] == "rounds"
 
 
+@pytest.mark.slow
 def test_three_objectives_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, "profile", FAKE)
     found = call(

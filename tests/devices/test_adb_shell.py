@@ -252,3 +252,10 @@ def test_port_that_is_none(monkeypatch) -> None:
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "usb")
     with pytest.raises(ConfigError, match="ANDROID_ADB_SERVER_PORT"):
         AdbShell(SERIAL, device_id="phone").run("true")
+
+
+def test_output_without_end_is_refused(shell, monkeypatch) -> None:
+    monkeypatch.setattr("hwnas_sdk.devices.transports.shell.OUTPUT_LIMIT_BYTES", 2**20)
+    with pytest.raises(DeviceError, match="'phone' said more than 1 MiB: yes") as caught:
+        shell.run("yes", timeout_s=20.0)
+    assert caught.value.code == "output_too_large"

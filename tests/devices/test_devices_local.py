@@ -161,6 +161,7 @@ def test_killed_host_loses_nothing(line, local_job, kill_host) -> None:
         assert session.measure(local_job("next")).outcome == "done"
 
 
+@pytest.mark.slow
 def test_ctrl_c_frees_the_board(local_job) -> None:
     job = local_job("interrupted", n=3)
 

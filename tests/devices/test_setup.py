@@ -204,6 +204,7 @@ def _board_processes(shell: LocalShell) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [pytest.param("setup.*", marks=pytest.mark.slow), "env.new.*"])
 def test_killed_in_the_middle_the_same_call_does_it(
     moment: str, shell: LocalShell, wheels: Path

@@ -158,6 +158,7 @@ def test_wrong_input_is_one_line(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_doctor_tells_what_each_board_lacks(ssh_board: SshBoard, capsys: Capture) -> None:
     main(["devices", "add", "shelf", ssh_board.text(python=BASE_PYTHON), "--no-probe", "-q"])
     capsys.readouterr()

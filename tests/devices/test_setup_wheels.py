@@ -154,3 +154,13 @@ def test_requirements() -> None:
     assert {"tornado", "psutil", "cloudpickle"} <= set(requirements("tvm", rpc=True)) - set(tvm)
     with pytest.raises(ConfigError, match="unknown runtime"):
         requirements("ncnn")
+
+
+def test_a_download_without_end_is_one_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_DOWNLOAD_TIMEOUT_S", 0.01)
+    with pytest.raises(ConfigError, match="were not downloaded in") as caught:
+        _versions(WheelStore(tmp_path / "kept"))
+    assert caught.value.code == "download_failed"
+    assert "--wheels DIR" in caught.value.hint

@@ -155,7 +155,6 @@ def test_dropped_connection_is_a_lost_link_and_then_remade(shell, ssh_board) -> 
     assert shell.n_connections == 2
 
 
-@pytest.mark.skip(reason="a race in it, seen once in a busy run, is not understood yet")
 def test_link_lost_in_the_middle_of_a_command(shell, ssh_board) -> None:
     shell.run("true")
 
@@ -270,3 +269,11 @@ def test_pulled_cable_is_noticed_while_connecting(ssh_board) -> None:
         ask_host_key(ssh_target(uri), device_id="board", timeout_s=0.5)
     assert caught.value.code == "unreachable"
     relay.close()
+
+
+def test_output_without_end_is_refused(shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas_sdk.devices.transports.shell.OUTPUT_LIMIT_BYTES", 2**20)
+    with pytest.raises(DeviceError, match="'board' said more than 1 MiB: yes") as caught:
+        shell.run("yes", timeout_s=20.0)
+    assert caught.value.code == "output_too_large"
+    assert shell.run("echo fine").text == "fine"

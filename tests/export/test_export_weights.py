@@ -57,6 +57,7 @@ def test_normalisations_start_as_the_identity() -> None:
     assert (weights["head.linear.bias"] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_parameter_may_be_larger_than_the_pool() -> None:
     big = Layer("fc", "linear", ("input",), (1024,), {}, {"weight": (1024, 512)})
     graph = LayerGraph("test:0", (Layer("input", "input", (), (512,)), big), folded=False)

@@ -54,7 +54,8 @@ def test_a_bare_board_becomes_ready(reached: Reached) -> None:
 def test_setting_up_again_changes_nothing(reached: Reached) -> None:
     again = reached.host.run("devices", "setup", reached.name)
     assert again["changed"] is False
-    assert again["packages"] == reached.said["setup"].data["packages"]
+    # Another test may have brought TVM meanwhile.
+    assert again["packages"].items() >= reached.said["setup"].data["packages"].items()
 
 
 def test_three_small_networks_are_measured(reached: Reached) -> None:

@@ -40,6 +40,7 @@ def test_new_device_is_predicted_with_honest_intervals(synthetic, prior, k):
     assert model.n_samples == k
 
 
+@pytest.mark.slow
 def test_noise_is_estimated_per_device(prior):
     rows = np.arange(200)
     for noise in (0.005, 0.02, 0.1):

@@ -106,6 +106,7 @@ def test_seeded():
     assert not np.array_equal(first, choose_candidates(points, sd, 10, seed=2))
 
 
+@pytest.mark.slow
 def test_knowing_the_uncertainty_pays():
     """Where predictions err alike among kin, expected hypervolume beats trusting the means."""
     gains = []

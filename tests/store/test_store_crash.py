@@ -107,6 +107,7 @@ def test_what_is_on_the_disk_at_any_moment_is_a_whole_store(tmp_path: Path) -> N
                     assert len(found.done_items(run.id)) == number + 1
 
 
+@pytest.mark.slow
 def test_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"  # all find it missing
     writers = [start(path, prefix, 40) for prefix in ("a", "b", "a")]  # two share a run

@@ -85,6 +85,7 @@ def test_random_reproduces_the_published_level(shared_data):
         assert answer["revealed"] == {"accuracies": 0, "latencies": 0}
 
 
+@pytest.mark.slow
 def test_nsga2_document(small_folder, quick):
     heard = []
     result = run_bench_search(
@@ -145,6 +146,7 @@ def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch):
     np.testing.assert_array_equal(again, proposed)
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_is_never_used(small_folder, quick, monkeypatch):
     proposed, shown = proposals_on(small_folder(), monkeypatch)
     gone = sorted({*proposed[0].tolist()[:10], *list(shown)[:5]})
@@ -156,6 +158,7 @@ def test_what_was_not_measured_is_never_used(small_folder, quick, monkeypatch):
     assert len(again[0]) == 24
 
 
+@pytest.mark.slow
 def test_rounds_reveal_their_candidates(small_folder, quick):
     result = run_bench_search(
         [small_folder()],
@@ -176,6 +179,7 @@ def test_rounds_reveal_their_candidates(small_folder, quick):
     assert answer["normalized_hv_sd"] is None
 
 
+@pytest.mark.slow
 def test_equal_seeds_equal_figures(small_folder, quick):
     options = {"train_devices": TRAIN, "devices": ("eyeriss",), "seeds": 1}
     first = run_bench_search([small_folder()], **options)["devices"]["eyeriss"]
@@ -202,6 +206,7 @@ def test_impossible_plans_are_refused(shared_data, options, message):
         run_bench_search([shared_data], **options)
 
 
+@pytest.mark.slow
 def test_missing_and_small_tables(shared_data, small_folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -112,6 +112,7 @@ def test_one_profile_is_not_enough(lab: Lab) -> None:
     assert unknown.value.code == "unknown_device"
 
 
+@pytest.mark.slow
 def test_two_boards_by_name(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("old-board", 1), ("new-board", 2)):
         lab.inventory.add(name, f"{BOARD}&seed={seed}&work={tmp_path / name}")

@@ -59,6 +59,7 @@ def test_two_rounds_on_a_replayed_device(lab: Lab, replay: DeviceSession, tmp_pa
     assert "imported" in text
 
 
+@pytest.mark.slow
 def test_the_same_plan_gives_the_same_fronts(lab: Lab, replay: DeviceSession) -> None:
     one = lab.loop(plan_for(replay, folded=False, rounds=1), on=replay)
     two = lab.loop(plan_for(replay, folded=False, rounds=1), on=replay)
@@ -66,6 +67,7 @@ def test_the_same_plan_gives_the_same_fronts(lab: Lab, replay: DeviceSession) ->
     assert [c.arch for c in one.fronts[0].candidates] == [c.arch for c in two.fronts[0].candidates]
 
 
+@pytest.mark.slow
 def test_a_loop_continues_with_the_front_it_had_chosen(lab: Lab) -> None:
     dying = lab.device("fake://?mode=die_once=120&seed=2")
     plan = plan_for(dying)
@@ -94,6 +96,7 @@ def test_board_time_stops_the_loop(lab: Lab, replay: DeviceSession) -> None:
     assert caught.value.code == "no_board_time"
 
 
+@pytest.mark.slow
 def test_a_loop_that_finds_nothing_new_keeps_what_it_verified(
     lab: Lab, replay: DeviceSession, tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_loop_that_finds_nothing_new_keeps_what_it_verified(
     assert lab.report(result, tmp_path / "page.html").is_file()
 
 
+@pytest.mark.slow
 def test_board_time_counts_what_killed_processes_spent(lab: Lab) -> None:
     dying = lab.device("fake://?mode=die_once=120&seed=2")
     plan = plan_for(dying, board_s=1000.0)

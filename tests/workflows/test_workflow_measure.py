@@ -125,6 +125,7 @@ def test_a_noisy_profile_can_be_taken_again(lab: Lab) -> None:
     assert all(lab.store.measurements(run_id=run.id) for run in runs)
 
 
+@pytest.mark.slow
 def test_a_front_is_verified_on_its_own_device_only(lab: Lab) -> None:
     board = lab.device("fake://?mode=ok")
     lab.profile(board)

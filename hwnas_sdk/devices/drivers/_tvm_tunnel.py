@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from hwnas_sdk.core.errors import DeviceError
-from hwnas_sdk.devices.transports.ssh_link import connect
+from hwnas_sdk.devices.transports.ssh_link import close_quietly, connect
 from hwnas_sdk.devices.transports.ssh_target import ssh_target
 from hwnas_sdk.devices.uri import DeviceUri
 
@@ -118,5 +118,4 @@ def _pump(client: socket.socket, channel: paramiko.Channel) -> None:
         return
     finally:
         client.close()
-        with contextlib.suppress(OSError, EOFError):
-            channel.close()
+        close_quietly(channel)

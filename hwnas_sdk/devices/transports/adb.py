@@ -19,7 +19,12 @@ from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.adb_legacy import LegacyChannel, converse_legacy
 from hwnas_sdk.devices.transports.adb_server import AdbServer, AdbTarget
 from hwnas_sdk.devices.transports.base import Channel
-from hwnas_sdk.devices.transports.shell import BoardShell, Completed
+from hwnas_sdk.devices.transports.shell import (
+    BoardShell,
+    Completed,
+    OutputTooLargeError,
+    too_much_output,
+)
 from hwnas_sdk.devices.transports.shell_v2 import ShellV2Channel, StreamLostError, converse
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +81,8 @@ class AdbShell(BoardShell):
                 hint="it may still run there; is the device overloaded?",
                 retryable=True,
             ) from exc
+        except OutputTooLargeError as exc:
+            raise too_much_output(self.device_id, command) from exc
         except StreamLostError as exc:
             raise self._lost(exc) from exc
 

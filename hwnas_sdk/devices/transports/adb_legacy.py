@@ -13,7 +13,7 @@ import socket
 
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.devices.transports.base import Channel
-from hwnas_sdk.devices.transports.shell import Completed
+from hwnas_sdk.devices.transports.shell import Completed, check_output
 from hwnas_sdk.devices.transports.shell_v2 import StreamLostError, send_all, status_of
 
 
@@ -22,7 +22,8 @@ def converse_legacy(
 ) -> Completed:
     """Feed `stdin` to a wrapped command and take its answer apart.
 
-    Raises: TimeoutError at the deadline, StreamLostError when the stream breaks.
+    Raises: TimeoutError at the deadline, StreamLostError when the stream breaks,
+    OutputTooLargeError.
     """
     stream.setblocking(False)
     pending, answer = memoryview(stdin), bytearray()
@@ -39,6 +40,7 @@ def converse_legacy(
                 if not data:
                     break
                 answer += data
+                check_output(len(answer))
         except BlockingIOError:
             continue
         except OSError as exc:

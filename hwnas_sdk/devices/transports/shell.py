@@ -6,7 +6,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.base import Channel
+
+OUTPUT_LIMIT_BYTES = 64 * 2**20
+"""More than any command of ours has to say; a board that floods us must not take our memory."""
+
+
+class OutputTooLargeError(Exception):
+    """A command said more than `OUTPUT_LIMIT_BYTES`."""
+
+
+def check_output(n_bytes: int) -> None:
+    """Raises: OutputTooLargeError when a command has said too much."""
+    if n_bytes > OUTPUT_LIMIT_BYTES:
+        raise OutputTooLargeError
+
+
+def too_much_output(device_id: str, command: str) -> DeviceError:
+    """The error for `OutputTooLargeError`."""
+    return DeviceError(
+        f"a command on {device_id!r} said more than {OUTPUT_LIMIT_BYTES >> 20} MiB: "
+        f"{' '.join(command.split())[:60]}",
+        device_id=device_id,
+        code="output_too_large",
+        hint="does its log-in shell or a runner print without end? Try the command by hand",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +82,8 @@ class BoardShell(ABC):
         """Run `command` to its end; `stdin` is streamed to it, then closed.
 
         Raises: DeviceError "unreachable", "host_key_unknown", "host_key_changed", "auth_failed",
-        "link_lost" (retryable) or "deadline" (the command may still run on the board).
+        "link_lost" (retryable), "output_too_large" or "deadline" (the command may still run on
+        the board).
         """
 
     @abstractmethod

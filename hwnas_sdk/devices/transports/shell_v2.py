@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.devices.transports.base import Channel
-from hwnas_sdk.devices.transports.shell import Completed
+from hwnas_sdk.devices.transports.shell import Completed, check_output
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 _HEADER = struct.Struct("<BL")
@@ -75,7 +75,8 @@ def converse(
 ) -> Completed:
     """Feed `stdin` to the command behind `stream` and collect what it says, to its end.
 
-    Raises: TimeoutError at the deadline, StreamLostError when the stream breaks.
+    Raises: TimeoutError at the deadline, StreamLostError when the stream breaks,
+    OutputTooLargeError.
     """
     stream.setblocking(False)
     reader, outputs = PacketReader(), {STDOUT: bytearray(), STDERR: bytearray()}
@@ -100,6 +101,7 @@ def converse(
             for kind, content in reader.feed(_receive(stream)):
                 if kind in outputs:
                     outputs[kind] += content
+                    check_output(sum(map(len, outputs.values())))
                 elif kind == EXIT:
                     status = status_of(content)
                     return Completed(status, bytes(outputs[STDOUT]), bytes(outputs[STDERR]))

@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, NoReturn
 from hwnas_sdk.core.clock import Deadline
 from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.devices.transports.base import Channel
-from hwnas_sdk.devices.transports.shell import BoardShell, Completed
-from hwnas_sdk.devices.transports.ssh_link import connect, load_paramiko
+from hwnas_sdk.devices.transports.shell import (
+    BoardShell,
+    Completed,
+    OutputTooLargeError,
+    check_output,
+    too_much_output,
+)
+from hwnas_sdk.devices.transports.ssh_link import close_quietly, connect, load_paramiko
 from hwnas_sdk.devices.transports.ssh_target import SshTarget
 
 if TYPE_CHECKING:
@@ -63,8 +69,10 @@ class SshShell(BoardShell):
         try:
             chunks = (stdin,) if isinstance(stdin, bytes) else stdin
             done = _Exchange(raw, self).run(chunks, Deadline.after(timeout_s + _MARGIN_S))
+        except OutputTooLargeError as exc:
+            raise too_much_output(self.device_id, command) from exc
         finally:
-            raw.close()
+            close_quietly(raw)
         if done is None:
             self._fail_deadline(command, timeout_s)
         late = time.monotonic() - started_s >= timeout_s
@@ -246,6 +254,7 @@ class _Exchange:
             if not self._raw.recv_stderr_ready():
                 break
             self._err += self._raw.recv_stderr(_CHUNK)
+        check_output(len(self._out) + len(self._err))
 
 
 class SshChannel(Channel):
@@ -337,7 +346,7 @@ class SshChannel(Channel):
             except (OSError, EOFError) as exc:
                 _LOG.debug("%s: closing: %s", self._shell.device_id, exc)
         self.exit_status(wait_s=grace_s)
-        self._raw.close()
+        close_quietly(self._raw)
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[memoryview]:

@@ -71,6 +71,16 @@ def connect(target: SshTarget, *, device_id: str) -> paramiko.Transport:
     return transport
 
 
+def close_quietly(channel: paramiko.Channel) -> None:
+    """Close a channel, whether its connection still stands or not.
+
+    paramiko tells the server of it, and raises when there is no server left to tell; that would
+    hide why the channel is closed.
+    """
+    with contextlib.suppress(OSError, EOFError):
+        channel.close()
+
+
 @contextlib.contextmanager
 def mapped_errors(target: SshTarget, device_id: str) -> Iterator[None]:
     """Turn what sockets and paramiko raise while connecting into a DeviceError."""

@@ -42,6 +42,7 @@ class FitPlan:
         weight_decay: AdamW's, decoupled.
         schedule: "cosine" falls to zero over `epochs`, "constant" does not.
         patience: stop after this many judgements without a better one; None: never.
+        stop_at: stop at a judgement this good; None: never.
         judge_every: epochs between two judgements.
         clip_norm: largest gradient norm; None: not limited.
         checkpoint_every_s: seconds between two checkpoints; the last epoch always has one.
@@ -56,6 +57,7 @@ class FitPlan:
     weight_decay: float = 1e-5
     schedule: Literal["cosine", "constant"] = "cosine"
     patience: int | None = None
+    stop_at: float | None = None
     judge_every: int = 1
     clip_norm: float | None = None
     checkpoint_every_s: float = 30.0
@@ -138,6 +140,7 @@ class _Run:
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            progress.finished = self.plan.stop_at is not None and score >= self.plan.stop_at
         elif self.plan.patience is not None:
             later = sum(epoch > progress.best_epoch for epoch in progress.scores)
             progress.finished = later >= self.plan.patience

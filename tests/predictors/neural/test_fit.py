@@ -145,3 +145,10 @@ def test_parameter_groups_have_their_own_rate():
     plan = FitPlan(epochs=2, batch_size=16, weight_decay=0.0)
     fit(model, loss, 65, plan, groups=groups)
     assert torch.equal(first.weight, start)
+
+
+def test_good_enough_stops():
+    model, loss, _, _ = problem()
+    scores = iter([0.1, 0.5, 0.9])
+    plan = FitPlan(epochs=50, batch_size=16, stop_at=0.5)
+    assert fit(model, loss, 65, plan, judge=lambda: next(scores)).epochs == 2

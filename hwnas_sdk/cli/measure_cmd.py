@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     help="Size of a dynamic dimension of an .onnx TARGET, e.g. N=1 or image:0=1; repeatable.",
 )
 @click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Measure every different layer of the networks alone too, and compare with the sums.",
+)
 @settings_options
 @folded_option(default=False)
 @device_option()
@@ -63,6 +68,7 @@ def measure(
     batch: int,
     fix_dims: tuple[str, ...],
     energy: bool,
+    layers: bool,
     settings: str,
     threads: int,
     folded: bool,
@@ -85,12 +91,13 @@ def measure(
             code="bad_batch",
             hint="export the file with another batch, or fix a dynamic one with --fix-dim N=4",
         )
-    estimate_s = len(networks) * chosen.estimated_s()
+    n_parts = _n_parts(networks, folded=folded) if layers else len(networks)
+    estimate_s = n_parts * chosen.estimated_s()
     if dry_run:
         if ":" not in device:
             app.inventory().get(device)
         shown = [str(network) for network in targets]
-        plan = {"device": device, "targets": shown, "n_networks": len(networks),
+        plan = {"device": device, "targets": shown, "n_networks": n_parts,
                 "settings": settings, "runtime": runtime, "threads": threads, "folded": folded,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -98,7 +105,14 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, len(networks), estimate_s, session.spec.name)
+    announce(app, n_parts, estimate_s, session.spec.name)
+    if layers:
+        from hwnas_sdk.cli.layers_view import measure_layers_and_show
+
+        measure_layers_and_show(
+            app, lab, _architectures(networks), session, chosen, folded=folded, seed=seed
+        )
+        return
     results = lab.measure(
         networks, on=session, settings=chosen, folded=folded, fixed_dims=_dims(fix_dims), seed=seed
     )
@@ -138,6 +152,34 @@ def measure(
             code="invalid_measurements",
             hint="see `hwnas doctor`; the invalid records are kept and shown in the report",
         )
+
+
+def _architectures(networks: Sequence[Architecture | Path | str]) -> list[Architecture]:
+    """Each network once. Raises: ConfigError for a file, whose layers are not known."""
+    from hwnas_sdk.core.types import Architecture
+
+    found = [network for network in networks if isinstance(network, Architecture)]
+    if len(found) < len(networks):
+        raise ConfigError(
+            "--layers is for networks of a space; the layers of a file are not known",
+            code="bad_target",
+            hint="give an architecture string, #INDEX or space:NAME",
+        )
+    return list(dict.fromkeys(found))
+
+
+def _n_parts(networks: Sequence[Architecture | Path | str], *, folded: bool) -> int:
+    """How many networks --layers measures: the networks, their different layers, and nothing."""
+    from hwnas_sdk.predictors.layers import unique_layers
+    from hwnas_sdk.spaces import get_space
+
+    found = _architectures(networks)
+    keys = {
+        unique.key
+        for arch in found
+        for unique in unique_layers(get_space(arch.space).layers(arch, folded=folded))
+    }
+    return len(found) + len(keys) + 1
 
 
 def _dims(texts: Sequence[str]) -> dict[str, int]:

@@ -42,6 +42,17 @@ TRANSFER_MODELS: Final[dict[str, ModelEntry]] = {
     "nearest-device": ModelEntry(
         "baselines:NearestDevice", "the known device that ranks the samples most alike, scaled"
     ),
+    "additive": ModelEntry(
+        "baselines:AdditiveCosts", "a cost per kind of operator, fitted to the samples alone"
+    ),
+    "xgboost": ModelEntry("boosted:XgboostModel", "device-conditioned boosted trees"),
+    "lightgbm": ModelEntry("boosted:LightgbmModel", "device-conditioned boosted trees"),
+    "brp-nas": ModelEntry(
+        "neural.own_device:BrpNasModel", "graph network trained on the samples alone"
+    ),
+    "gates": ModelEntry(
+        "neural.own_device:GatesModel", "gated graph ranker trained on the samples alone"
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_
 from hwnas_sdk.predictors.metrics import spearman
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.gates import GatesNet, hinge
-from hwnas_sdk.predictors.neural.graph_network import Graphs, GraphNetwork, brp_graphs
+from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, brp_graphs
 from hwnas_sdk.predictors.prediction import Prediction
 
 Floats = NDArray[np.float64]

@@ -81,6 +81,9 @@ def profile(
     warn_untuned(app, session, chosen)
     announce(app, n, estimate_s, session.spec.name)
     result = lab.profile(session, references=references, settings=chosen, seed=seed)
+    doubt = lab.beliefs(session, runtime=runtime).warning()
+    if doubt:
+        app.note(f"warning: {doubt}")
     if output is not None:
         save_profile(result, output)
     answer = {
@@ -99,6 +102,7 @@ def profile(
         "origin": result.origin,
         "measured_at": result.measured_at,
         "path": None if output is None else str(output),
+        "warning": doubt or None,
     }
 
     def draw(console: Console) -> None:

@@ -13,10 +13,11 @@ from hwnas_sdk.predictors.bayes import LatencyPrior
 
 Floats = NDArray[np.float64]
 
-_N_DRAWS: Final = 1000
+_N_DRAWS: Final = 2000
 _SEEN_TRANSFER: Final = 1.0  # devices the prior has seen: t and b up to here
-_SEEN_OWN: Final = 1.0
+_SEEN_OWN: Final = 0.3
 _NOISE_LOG_SD: Final = 0.3
+_LEAST_SHARE: Final = 0.05  # of a device's own typical latency
 _MOST_ROWS: Final = 60  # more measurements speak for themselves
 
 
@@ -56,7 +57,8 @@ def surprise(prior: LatencyPrior, features: Floats, latency_ms: Floats, *, seed:
     level = rng.choice(len(noises), size=_N_DRAWS, p=np.exp(by_noise))
     along = rng.standard_normal((_N_DRAWS, len(y))) * np.sqrt(totals[pair, level])
     drawn = 1.0 + np.einsum("nij,nj->ni", np.stack(vectors)[pair], along)
-    shares = np.vstack([y / typical, np.maximum(drawn, 1e-3)])
+    drawn = drawn[(drawn > _LEAST_SHARE).all(axis=1)]  # a linear model may draw what cannot be
+    shares = np.vstack([y / typical / np.exp(np.median(np.log(y / typical))), drawn])
     shares /= np.exp(np.median(np.log(shares), axis=1, keepdims=True))  # to the own scale
     residual = shares - rows @ prior.mean
     likelihood = np.full(len(shares), -np.inf)
@@ -65,4 +67,4 @@ def surprise(prior: LatencyPrior, features: Floats, latency_ms: Floats, *, seed:
         fit = squares @ (1.0 / total).T + np.log(total).sum(axis=1)  # (n, noises)
         each = np.logaddexp.reduce(by_noise - 0.5 * fit, axis=1)
         likelihood = np.logaddexp(likelihood, each)
-    return float((1 + (likelihood[1:] <= likelihood[0]).sum()) / (1 + _N_DRAWS))
+    return float((1 + (likelihood[1:] <= likelihood[0]).sum()) / len(likelihood))

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.known_devices import (
@@ -94,7 +95,7 @@ class HelpNet(nn.Module):
 
     def modulated(self, drawn: Tensor) -> Weights:
         """Base weights with a device's factors on the last layers; drawn (m,)."""
-        weights = dict(self.base.named_parameters())
+        weights: Weights = dict(self.base.named_parameters())
         start = 0
         for name in _MODULATED:
             weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -135,7 +136,7 @@ class AdaptedHelp:
 
     def predict(self, genotypes: NDArray[np.integer]) -> Prediction:
         """Mean over the draws; the sd is NaN. Shapes: (n, 6) -> two (n,)."""
-        total = np.concatenate(list(self._chunks(one_hot(genotypes))))
+        total = np.concatenate(list(self._chunks(one_hot(checked_cells(genotypes)))))
         mean = self.least + self.spread * (total - _LOW) / _RANGE
         return Prediction(mean, np.full(len(mean), np.nan))
 
@@ -173,7 +174,7 @@ class HelpPredictor:
         """Meta-train on known devices; see `TransferModel.fit`."""
         chosen = plan or HelpPlan()
         references = reference_genotypes()
-        data = KnownDevices.collect(genotypes, known, references)
+        data = KnownDevices.collect(*checked_known(genotypes, known), references)
         with seeded(seed):
             net = HelpNet(len(references), chosen.step_size)
         steps = FitPlan(
@@ -194,8 +195,8 @@ class HelpPredictor:
         self, genotypes: NDArray[np.integer], values: Floats, *, rel_sd: Floats | None = None
     ) -> AdaptedHelp:
         """Tune to a device; see `TransferModel.adapt` and `MetaPredictor.adapt`."""
-        seen = np.asarray(values, dtype=np.float64)
-        told = reference_values(self.prior, self.references, genotypes, seen, rel_sd)
+        cells, seen = checked_samples(genotypes, values)
+        told = reference_values(self.prior, self.references, cells, seen, rel_sd)
         columns = torch.from_numpy(told.astype(np.float32))[None]
         vector, least, spread = vector_of(columns)
         hot, target = one_hot(self.references), _LOW + _RANGE * vector[0]

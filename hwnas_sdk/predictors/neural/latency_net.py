@@ -7,6 +7,7 @@ al., 2025), MetaPredictor; HELP (Lee et al., 2021), base learner.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -52,7 +53,7 @@ class CellEncoder(nn.Module):
         adjacency = torch.from_numpy(np.array(graphs.adjacency[0]))
         self.register_buffer("adjacency", adjacency, persistent=False)  # (9, 9)
         sizes = (nodes.shape[2], *[width] * _N_LAYERS)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             nn.init.uniform_(layer.weight, -_INITIAL, _INITIAL)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.known_devices import (
@@ -81,7 +82,7 @@ class AdaptedMeta:
 
     def predict(self, genotypes: NDArray[np.integer]) -> Prediction:
         """Mean; the sd is NaN, the network states none. Shapes: (n, 6) -> two (n,)."""
-        hot = one_hot(genotypes)
+        hot = one_hot(checked_cells(genotypes))
         with torch.no_grad():
             parts = [self.differentiable(part) for part in torch.split(hot, _CHUNK)]
         mean = torch.cat(parts).numpy().astype(np.float64)
@@ -116,7 +117,7 @@ class MetaPredictor:
         """
         chosen = plan or MetaPlan()
         told_by = reference_genotypes() if references is None else references
-        data = KnownDevices.collect(genotypes, known, told_by)
+        data = KnownDevices.collect(*checked_known(genotypes, known), told_by)
         with seeded(seed):
             net = cell_net(len(told_by))
         steps = FitPlan(
@@ -142,8 +143,8 @@ class MetaPredictor:
         References among them count as measured, the others are predicted by the Bayesian prior.
         Raises: ModelError for values that are not positive and finite, or none.
         """
-        seen = np.asarray(values, dtype=np.float64)
-        told = reference_values(self.prior, self.references, genotypes, seen, rel_sd)
+        cells, seen = checked_samples(genotypes, values)
+        told = reference_values(self.prior, self.references, cells, seen, rel_sd)
         vector, least, spread = vector_of(torch.from_numpy(told.astype(np.float32))[None])
         if self.plan.target == "raw":
             return AdaptedMeta(self.net, vector, 0.0, 1.0)

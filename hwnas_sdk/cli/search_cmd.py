@@ -55,8 +55,9 @@ def search(
 ) -> None:
     """Search the best trade-offs for a device from its profile; nothing is measured.
 
-    The device needs a profile (see 'hwnas profile'), or --zero-measurements. Latencies are predicted from it, errors by a
-    model of CIFAR-10 accuracies; 'hwnas verify' measures the candidates.
+    The device needs a profile (see 'hwnas profile'), or --zero-measurements. Latencies are
+    predicted from it, errors by a model of CIFAR-10 accuracies; 'hwnas verify' measures the
+    candidates.
     """
     from hwnas_sdk.workflows.fronts import front_rows, front_to_mapping
 

@@ -50,9 +50,10 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
     return np.stack(live, axis=1)
 
 
-def executed_cells(genotypes: NDArray[np.integer]) -> NDArray[np.integer]:
+def executed_cells(genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Cells whose dead edges are set to ``none``, (n, 6) -> (n, 6)."""
-    return np.where(live_edges(genotypes), genotypes, _NONE)
+    executed: NDArray[np.int64] = np.where(live_edges(genotypes), genotypes, _NONE).astype(np.int64)
+    return executed
 
 
 def longest_path(

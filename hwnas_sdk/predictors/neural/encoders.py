@@ -144,8 +144,9 @@ class SequenceEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class Code:
-    """Result of the encoders. Shapes: graph (n, 32), sequence (n, 32), features (n, 8),
-    states (n, T, 64).
+    """Result of the encoders.
+
+    Shapes: graph (n, 32), sequence (n, 32), features (n, 8), states (n, T, 64).
     """
 
     graph: Tensor

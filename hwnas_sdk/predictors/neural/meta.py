@@ -23,6 +23,7 @@ from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.card import Card, load_model, save_model
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.known_devices import (
     KnownDevices,
@@ -37,6 +38,8 @@ from hwnas_sdk.spaces import get_space
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+KIND: Final = "meta_predictor"
+SCHEMA: Final = 1
 _CHUNK: Final = 4096
 
 
@@ -150,9 +153,42 @@ class MetaPredictor:
             return AdaptedMeta(self.net, vector, 0.0, 1.0)
         return AdaptedMeta(self.net, vector, float(least), float(spread))
 
-    def settings(self) -> dict[str, Any]:
-        """Plain data for a card."""
-        return {**asdict(self.plan), "references": self.references.tolist()}
+    # --- files ----------------------------------------------------------------------------------
+
+    def save(
+        self, path: Path, *, data: Mapping[str, Any], metrics: Mapping[str, Any] | None = None
+    ) -> Card:
+        """Write weights and card, and the prior beside them (``NAME-prior``); returns the card."""
+        self.prior.save(_prior_path(path), data=data)
+        tensors = {name: value.numpy() for name, value in self.net.state_dict().items()}
+        card = Card(
+            name=path.stem,
+            kind=KIND,
+            space="nasbench201",
+            schema=SCHEMA,
+            data=data,
+            metrics=metrics or {},
+            settings={"plan": asdict(self.plan), "references": self.references.tolist()},
+        )
+        return save_model(path, tensors, card)
+
+    @classmethod
+    def load(cls, path: Path) -> MetaPredictor:
+        """Read a model. Raises: ModelError for another kind, space, schema or a damaged file."""
+        tensors, card = load_model(path, kind=KIND, space="nasbench201", schema=SCHEMA)
+        try:
+            references = np.array(card.settings["references"], dtype=np.int64)
+            net = cell_net(len(references))
+            net.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
+            plan = MetaPlan(**card.settings["plan"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+            raise ModelError(f"{path.name}: incomplete meta predictor: {exc}") from exc
+        net.eval()
+        return cls(net, references, LatencyPrior.load(_prior_path(path)), plan)
+
+
+def _prior_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-prior.safetensors")
 
 
 def _loss(net: LatencyNet, data: KnownDevices, plan: MetaPlan) -> Any:

@@ -222,3 +222,10 @@ for _group, _members in _names():
     _start += len(_members)
 FEATURE_NAMES: Final[tuple[str, ...]] = tuple(n for _, members in _names() for n in members)
 N_FEATURES: Final = len(FEATURE_NAMES)
+
+
+def genotypes_of(features: Floats) -> NDArray[np.int64]:
+    """Inverse of `structural_features`, (n, F) -> (n, 6)."""
+    hot = features[:, FEATURE_GROUPS["raw_edges"]].reshape(-1, N_EDGES, N_OPERATORS - 1)
+    genotypes: NDArray[np.int64] = (hot @ np.arange(1, N_OPERATORS)).astype(np.int64)
+    return genotypes

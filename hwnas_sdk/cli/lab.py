@@ -85,7 +85,7 @@ def search_options(function: FC) -> FC:
                 default="error,latency",
                 show_default=True,
                 metavar="LIST",
-                help="What to minimise: two or three of error, latency, memory.",
+                help="What to minimise: two or three of error, latency, energy, memory.",
             ),
             click.option(
                 "--candidates",

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
+@click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
 @runtime_option()
 @settings_options
 @seed_option()
@@ -74,6 +75,7 @@ def profile(
     precision_pct: float,
     max_networks: int,
     output: Path | None,
+    energy: bool,
     runtime: str,
     settings: str,
     threads: int,
@@ -88,7 +90,7 @@ def profile(
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
-    chosen = make_settings(settings, threads, runtime=runtime)
+    chosen = make_settings(settings, threads, runtime=runtime, energy=energy)
     n = max_networks if active else len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:
@@ -112,6 +114,9 @@ def profile(
         )  # fmt: skip
     else:
         result = lab.profile(session, references=references, settings=chosen, seed=seed)
+    doubt = lab.beliefs(session, runtime=runtime).warning()
+    if doubt:
+        app.note(f"warning: {doubt}")
     if output is not None:
         save_profile(result, output)
     answer = {
@@ -130,6 +135,7 @@ def profile(
         "origin": result.origin,
         "measured_at": result.measured_at,
         "path": None if output is None else str(output),
+        "warning": doubt or None,
     }
 
     def draw(console: Console) -> None:

@@ -50,6 +50,12 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
     return np.stack(live, axis=1)
 
 
+def executed_cells(genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Cells whose dead edges are set to ``none``, (n, 6) -> (n, 6)."""
+    executed: NDArray[np.int64] = np.where(live_edges(genotypes), genotypes, _NONE).astype(np.int64)
+    return executed
+
+
 def longest_path(
     genotypes: NDArray[np.integer],
     weights: Sequence[float],
@@ -216,3 +222,10 @@ for _group, _members in _names():
     _start += len(_members)
 FEATURE_NAMES: Final[tuple[str, ...]] = tuple(n for _, members in _names() for n in members)
 N_FEATURES: Final = len(FEATURE_NAMES)
+
+
+def genotypes_of(features: Floats) -> NDArray[np.int64]:
+    """Inverse of `structural_features`, (n, F) -> (n, 6)."""
+    hot = features[:, FEATURE_GROUPS["raw_edges"]].reshape(-1, N_EDGES, N_OPERATORS - 1)
+    genotypes: NDArray[np.int64] = (hot @ np.arange(1, N_OPERATORS)).astype(np.int64)
+    return genotypes

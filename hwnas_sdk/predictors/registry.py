@@ -31,9 +31,16 @@ class ModelEntry:
 
 
 TRANSFER_MODELS: Final[dict[str, ModelEntry]] = {
+    "auto": ModelEntry(
+        "bayes_transfer:BayesModel",
+        "the best one of this version: an average over outliers and scales of bayes",
+        states_sd=True,
+    ),
     "bayes": ModelEntry(
         "bayes_transfer:BayesModel", "hierarchical Bayesian transfer", states_sd=True
     ),
+    "meta": ModelEntry("neural.meta:MetaPredictor", "one network told the device (MODNAS)"),
+    "help": ModelEntry("neural.help:HelpPredictor", "a network tuned to the device (HELP)"),
     "flops": ModelEntry("baselines:FlopsModel", "multiply-accumulates, scaled"),
     "params": ModelEntry("baselines:ParamsModel", "parameters, scaled"),
     "linear-transfer": ModelEntry(

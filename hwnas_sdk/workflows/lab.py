@@ -47,6 +47,7 @@ from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_ma
 from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
+from hwnas_sdk.workflows.zero import shipped_profiles, zero_measurement_beliefs
 
 
 class Lab:
@@ -276,6 +277,26 @@ class Lab:
             for item, m in sorted(self.store.done_items(run.id).items())
         ]
         return Beliefs.fit(space, labels, folded=folded)
+
+    def beliefs_unmeasured(
+        self, on: DeviceSession, *, folded: bool = True, runtime: str = "ort"
+    ) -> Beliefs:
+        """Beliefs from the closest shipped or stored profile of another device.
+
+        Raises: DataError when there is none with `runtime`.
+        """
+        stored = [
+            profile_from_mapping(run.result, where=f"run {run.id}")
+            for run in self.store.runs("profile")
+            if run.result
+        ]
+        return zero_measurement_beliefs(
+            get_space("nasbench201"),
+            on.spec,
+            [*shipped_profiles(), *stored],
+            folded=folded,
+            runtime=runtime,
+        )
 
     # --- searching ------------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.types import Architecture
+from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.spaces import get_space
-from hwnas_sdk.workflows.beliefs import Beliefs, Label, executed_cells, none_edge_ms
+from hwnas_sdk.workflows.beliefs import Beliefs, Label, none_edge_ms
 from hwnas_sdk.workflows.fronts import (
     front_from_mapping,
     front_to_mapping,
@@ -74,6 +76,34 @@ def test_every_objective_or_a_reason(labels: list[Label]) -> None:
     with pytest.raises(ConfigError, match="energy"):
         beliefs.predict(cells, ["energy"])
     assert "predicted" in beliefs.provenance()["error_pct"]
+
+
+def test_energy_is_predicted_once_it_was_measured(labels: list[Label]) -> None:
+    def with_energy(x: Label) -> Label:
+        return replace(x, energy_mj=3.0 + 2.0 * x.latency_ms)
+
+    cells = np.array([a.genotype for a in SPACE.sample(100, seed=4)])
+    beliefs = Beliefs.fit(SPACE, [with_energy(x) for x in labels], folded=True)
+    mean, sd = beliefs.predict(cells, ["latency", "energy"])
+    assert np.median(np.abs(mean[:, 1] / (3.0 + 2.0 * mean[:, 0]) - 1)) < 0.1
+    assert (sd > 0).all()
+    assert beliefs.none_mj == pytest.approx(0.1)
+    assert "energ" in beliefs.provenance()["energy_mj"]
+    plan = SearchPlan(objectives=("error", "latency", "energy"), **SMALL)
+    front = search_front(SPACE, beliefs, plan=plan, device_id="d")
+    assert all(c.values["energy_mj"] > 0 for c in front.candidates)
+    few = [with_energy(x) for x in labels[:4]] + labels[4:]
+    with pytest.raises(ConfigError, match="4 networks have a measured energy"):
+        Beliefs.fit(SPACE, few, folded=True).predict(cells, ["energy"])
+
+
+def test_an_odd_device_is_warned_of(labels: list[Label]) -> None:
+    assert Beliefs.fit(SPACE, [], folded=True).warning() == ""
+    values = [x.latency_ms for x in labels[:10]]
+    odd = [replace(x, latency_ms=y) for x, y in zip(labels, reversed(values), strict=False)]
+    beliefs = Beliefs.fit(SPACE, odd, folded=False)
+    assert "no known device" in beliefs.warning()
+    assert beliefs.warning() in beliefs.provenance()["latency_ms"]
 
 
 def test_a_front_is_distinct_live_and_repeatable(labels: list[Label]) -> None:

@@ -16,6 +16,10 @@ from hwnas_sdk.simulators.zigzag_engine import NAME, ArrayCost, ZigZagEngine, en
 
 PJ_PER_MJ = 1e9
 Kind = Literal["engine", "modelled", "free"]
+Signature = tuple[Any, ...]
+"""Equal for layers of equal cost."""
+Tally = dict[Signature, tuple[Layer, tuple[Layer, ...], int]]
+"""Signature -> a layer that has it, its inputs, and how many layers have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,7 @@ class Simulator:
         if cache_folder is not None:
             self._cache = CostCache(cache_folder, description, self.engine_version)
         self._array_costs: dict[ArrayWork, ArrayCost] = {}
-        self._by_signature: dict[Any, LayerCost] = {}
+        self._by_signature: dict[Signature, LayerCost] = {}
         self._free = frozenset([*FREE, *description.elementwise.fused])
         self.n_evaluated = 0
 
@@ -119,17 +123,38 @@ class Simulator:
 
         Raises: ExportError for a layer that cannot be simulated.
         """
-        counts: dict[Any, int] = {}
-        known, free = self._by_signature, self._free
-        by_name = graph.by_name
+        return self.price(self.tally(graph))
+
+    def tally(self, graph: LayerGraph) -> Tally:
+        """Different layers of `graph` and how often each occurs; the same for any accelerator
+        that fuses the same operators.
+        """
+        counts: Tally = {}
+        free, by_name = self._free, graph.by_name
         for layer in graph.layers:
             # Whole spaces pass through here: what is free needs no look at shapes.
-            inputs = [] if layer.op in free else [by_name[name] for name in layer.inputs]
-            signature = layer.op if layer.op in free else _signature(layer, inputs)
-            counts[signature] = counts.get(signature, 0) + 1
-            if signature not in known:
-                known[signature] = self._layer_cost(layer, inputs)
-        return NetworkCost(tuple((self._by_signature[key], n) for key, n in counts.items()))
+            if layer.op in free:
+                key: Signature = (layer.op,)
+                inputs: tuple[Layer, ...] = ()
+            else:
+                inputs = tuple([by_name[name] for name in layer.inputs])
+                key = _signature(layer, inputs)
+            known = counts.get(key)
+            counts[key] = (layer, inputs, 1) if known is None else (*known[:2], known[2] + 1)
+        return counts
+
+    def price(self, tally: Tally) -> NetworkCost:
+        """Cost of a network whose layers are counted already.
+
+        Raises: ExportError for a layer that cannot be simulated.
+        """
+        known = self._by_signature
+        layers = []
+        for key, (layer, inputs, n) in tally.items():
+            if key not in known:
+                known[key] = self._layer_cost(layer, inputs)
+            layers.append((known[key], n))
+        return NetworkCost(tuple(layers))
 
     def facts(self) -> Mapping[str, Any]:
         """What every record says of the simulation, as plain JSON."""
@@ -144,7 +169,7 @@ class Simulator:
             "energy_model": "per_access" if self.description.energy.power_w is None else "power",
         }
 
-    def _layer_cost(self, layer: Layer, inputs: list[Layer]) -> LayerCost:
+    def _layer_cost(self, layer: Layer, inputs: tuple[Layer, ...]) -> LayerCost:
         work = work_of(
             layer, inputs, pooling=self.pooling, fused=self.description.elementwise.fused
         )
@@ -183,7 +208,9 @@ class Simulator:
             kind=kind,
             work=work,
             latency_ms=latency_ms,
-            energy_mj=counted_pj / PJ_PER_MJ if energy.power_w is None else energy.power_w * latency_ms,
+            energy_mj=counted_pj / PJ_PER_MJ
+            if energy.power_w is None
+            else energy.power_w * latency_ms,
             outer_energy_mj=outer_pj / PJ_PER_MJ,
             outer_bytes=outer_bytes,
             macs=macs,
@@ -203,12 +230,11 @@ class Simulator:
         return self._array_costs[work]
 
 
-def _signature(layer: Layer, inputs: list[Layer]) -> Any:
-    """Equal for layers of equal cost."""
+def _signature(layer: Layer, inputs: tuple[Layer, ...]) -> Signature:
     return (
         layer.op,
         layer.shape,
-        tuple([source.shape for source in inputs]),
+        tuple([(source.op == "zero", source.shape) for source in inputs]),
         tuple(layer.attrs.items()),
         layer.params.get("weight"),
     )

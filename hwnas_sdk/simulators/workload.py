@@ -7,7 +7,7 @@ gets exactly one of the three kinds, so nothing is left out silently.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -104,22 +104,27 @@ def work_of(
         return NoWork(op, FREE[op])
     if op in fused:
         return NoWork(op, "is applied while results are written")
-    if op == "conv":
-        return _convolution(layer)
-    if op == "linear":
-        n_out, n_in = layer.params["weight"]
-        pixels = math.prod(layer.shape) // n_out
-        return ArrayWork(K=n_out, C=n_in, G=1, OX=1, OY=pixels, FX=1, FY=1)
-    if op == "matmul":
-        *batch, rows, columns = layer.shape
-        depth = inputs[0].shape[-1]
-        return ArrayWork(K=columns, C=depth, G=math.prod(batch), OX=1, OY=rows, FX=1, FY=1)
     if op in ("avg_pool", "max_pool") and pooling == "dense_conv":
         return _pool_as_convolution(layer, inputs[0].shape)
-    return _elementwise(layer, inputs)
+    if op in _ON_THE_ARRAY:
+        return _ON_THE_ARRAY[op](layer, inputs)
+    return _addition(layer, inputs) if op == "add" else _elementwise(layer, inputs)
 
 
-def _convolution(layer: Layer) -> ArrayWork:
+def _linear(layer: Layer, inputs: Sequence[Layer]) -> ArrayWork:
+    del inputs
+    n_out, n_in = layer.params["weight"]
+    return ArrayWork(K=n_out, C=n_in, G=1, OX=1, OY=math.prod(layer.shape) // n_out, FX=1, FY=1)
+
+
+def _matmul(layer: Layer, inputs: Sequence[Layer]) -> ArrayWork:
+    *batch, rows, columns = layer.shape
+    depth = inputs[0].shape[-1]
+    return ArrayWork(K=columns, C=depth, G=math.prod(batch), OX=1, OY=rows, FX=1, FY=1)
+
+
+def _convolution(layer: Layer, inputs: Sequence[Layer]) -> ArrayWork:
+    del inputs
     n_out, in_per_group, kernel_y, kernel_x = layer.params["weight"]
     groups = layer.int_attr("groups", 1)
     _, height, width = layer.shape
@@ -144,6 +149,22 @@ def _pool_as_convolution(layer: Layer, source: Shape) -> ArrayWork:
     )  # fmt: skip
 
 
+_ON_THE_ARRAY: dict[str, Callable[[Layer, Sequence[Layer]], ArrayWork]] = {
+    "conv": _convolution,
+    "linear": _linear,
+    "matmul": _matmul,
+}
+
+
+def _addition(layer: Layer, inputs: Sequence[Layer]) -> Work:
+    """Only what is not a removed constant is read and added."""
+    terms = [source for source in inputs if source.op != "zero"]
+    if len(terms) < 2:
+        return NoWork(layer.op, "has less than two terms that are no removed constants")
+    n_out = math.prod(layer.shape)
+    return ElementWork(layer.op, n_out * (len(terms) - 1), n_out * len(terms), n_out)
+
+
 def _elementwise(layer: Layer, inputs: Sequence[Layer]) -> ElementWork:
     n_out = math.prod(layer.shape)
     n_in = sum(math.prod(source.shape) for source in inputs)
@@ -153,8 +174,8 @@ def _elementwise(layer: Layer, inputs: Sequence[Layer]) -> ElementWork:
         return ElementWork(op, n_out * kernel_y * kernel_x, n_in, n_out)
     if op == "global_avg_pool":
         return ElementWork(op, n_in, n_in, n_out)
-    if op in ("add", "mul"):
-        return ElementWork(op, n_out * (len(inputs) - 1), n_in, n_out)
+    if op == "mul":
+        return ElementWork(op, n_out, n_in, n_out)
     if op in OPS_PER_ELEMENT:
         words_in = n_out if op == "embedding" else n_in
         return ElementWork(op, n_out * OPS_PER_ELEMENT[op], words_in, n_out)

@@ -133,7 +133,9 @@ class ZigZagEngine:
         )
 
         layer = self._layer(work, unrolling)
-        layer.spatial_mapping.initialize_oa_dims(self._accelerator.operational_array.dimension_sizes)
+        layer.spatial_mapping.initialize_oa_dims(
+            self._accelerator.operational_array.dimension_sizes
+        )
         stage = SpatialMappingConversionStage(
             [TemporalMappingGeneratorStage, CostModelStage],
             accelerator=self._accelerator,
@@ -182,7 +184,9 @@ class ZigZagEngine:
         word = description.precision_bits.activation
         width = max(memory.width_bits(o, description.clock_mhz) for o in memory.holds)
         if memory.ports == "operand":
-            ports = [port for i, o in enumerate(memory.holds, 1) for port in self._pair(memory, o, i)]
+            ports = [
+                port for i, o in enumerate(memory.holds, 1) for port in self._pair(memory, o, i)
+            ]
         elif memory.ports == "separate":
             ports = self._pair(memory, memory.holds[0], 1)
             for operand in memory.holds[1:]:
@@ -191,7 +195,9 @@ class ZigZagEngine:
         else:
             pairs = [self._pair(memory, operand, 1) for operand in memory.holds]
             every = [line for pair in pairs for port in pair for line in port["allocation"]]
-            ports = [{**pairs[0][0], "name": "rw_port_1", "type": "read_write", "allocation": every}]
+            ports = [
+                {**pairs[0][0], "name": "rw_port_1", "type": "read_write", "allocation": every}
+            ]
         return {
             "size": memory.size_bytes * _BYTE,
             # The engine charges per access of the port's width, a description per word.

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
 @runtime_option()
+@click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
 @settings_options
 @seed_option()
 @dry_run_option()
@@ -51,6 +52,7 @@ def profile(
     references: str,
     output: Path | None,
     runtime: str,
+    energy: bool,
     settings: str,
     threads: int,
     seed: int,
@@ -64,7 +66,7 @@ def profile(
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
-    chosen = make_settings(settings, threads, runtime=runtime)
+    chosen = make_settings(settings, threads, runtime=runtime, energy=energy)
     n = len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:

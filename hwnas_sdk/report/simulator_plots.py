@@ -38,7 +38,7 @@ def draw_roofline(
     for number, row in enumerate(rows):
         rate = row["macs"] / row["latency_us"] / 1e3
         axes.plot(
-            row["macs_per_byte"], rate, MARKERS[number % len(MARKERS)],
+            row["macs_per_byte"], rate, MARKERS[(number + number // 10) % len(MARKERS)],
             color=f"C{number % 10}", ms=7, label=f"{row['op']} {row['shape']}",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -77,7 +77,7 @@ def draw_scatter(
     axes.set_xlabel("published latency, ms")
     axes.set_ylabel("simulated latency, ms")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="upper left")
+    axes.legend(fontsize=8, loc="lower right")
     return _save(figure, path)
 
 

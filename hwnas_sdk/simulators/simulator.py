@@ -126,8 +126,9 @@ class Simulator:
         return self.price(self.tally(graph))
 
     def tally(self, graph: LayerGraph) -> Tally:
-        """Different layers of `graph` and how often each occurs; the same for any accelerator
-        that fuses the same operators.
+        """Different layers of `graph` and how often each occurs.
+
+        The same for every simulator whose accelerator fuses the same operators.
         """
         counts: Tally = {}
         free, by_name = self._free, graph.by_name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwnas_sdk.simulators.description import Array, MappingRules
@@ -70,7 +70,7 @@ def _preference(one: Unrolling, rules: MappingRules) -> tuple[int, ...]:
 
 
 def _axis(
-    work: ArrayWork, size: int, loops: list[str] | tuple[str, ...], rules: MappingRules
+    work: ArrayWork, size: int, loops: Sequence[str], rules: MappingRules
 ) -> Iterator[dict[str, int]]:
     """Every way to unroll `loops` over an axis of `size` elements."""
     fixed: dict[str, int] = {}

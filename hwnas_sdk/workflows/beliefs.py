@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +21,10 @@ from hwnas_sdk.spaces import Genotypes, SearchSpace
 Values = NDArray[np.float64]
 
 LEAST_SHARE = 0.2
-"""A folded network keeps at least this share of the predicted unfolded latency."""
+"""A folded network keeps at least this share of the predicted unfolded latency or energy."""
+
+MIN_ENERGIES = 2
+"""Fewer measured energies than this say nothing of how it depends on the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,7 @@ class Label:
     latency_ms: float
     rel_sd: float | None
     peak_memory_mib: float | None
+    energy_mj: float | None = None
 
     @property
     def n_spared_edges(self) -> int:
@@ -53,6 +57,7 @@ class Label:
             latency_ms=measurement.latency_ms,
             rel_sd=None if ci is None else ci / 1.96 / measurement.latency_ms,
             peak_memory_mib=measurement.peak_memory_mib,
+            energy_mj=measurement.energy_mj,
         )
 
 
@@ -67,6 +72,7 @@ class Beliefs:
         memory: fitted model, None without memory measurements.
         n_labels: measurements learned from.
         none_ms: what an edge without an operator costs an unfolded network, see `none_edge_ms`.
+        energy: fitted model in mJ, None without energy measurements; none_mj as none_ms.
     """
 
     space: SearchSpace
@@ -76,6 +82,8 @@ class Beliefs:
     memory: MemoryModel | None
     n_labels: int
     none_ms: float = 0.0
+    energy: LatencyModel | None = None
+    none_mj: float = 0.0
 
     @classmethod
     def fit(
@@ -111,6 +119,7 @@ class Beliefs:
                 for label in weighed
             ]
             memory = MemoryModel.fit(sizes, [float(x.peak_memory_mib or 0.0) for x in weighed])
+        energy, none_mj = _energy_model(labels, prior)
         return cls(
             space=space,
             folded=folded,
@@ -119,13 +128,15 @@ class Beliefs:
             memory=memory,
             n_labels=len(labels),
             none_ms=none_ms,
+            energy=energy,
+            none_mj=none_mj,
         )
 
     def predict(self, genotypes: Genotypes, objectives: Sequence[str]) -> tuple[Values, Values]:
         """Predicted value and standard deviation of each objective.
 
         Shapes: genotypes (n, d); both results (n, len(objectives)). Units: those of the objective
-        keys (error_pct, latency_ms, memory_mib).
+        keys (error_pct, latency_ms, energy_mj, memory_mib).
         Raises: ConfigError for an objective nothing is known about.
         """
         means, sds = [], []
@@ -140,22 +151,30 @@ class Beliefs:
             prediction = self.accuracy.predict(genotypes)
             return prediction.mean, prediction.sd
         if objective == "latency":
-            prediction = self.latency.predict(_features(genotypes, folded=self.folded))
-            mean = prediction.mean
-            if self.folded:
-                mean = mean - self.none_ms * (executed_cells(genotypes) == 0).sum(axis=1)
-            # A linear model can leave the possible; nothing runs in less than nothing.
-            return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
+            return self._predict_cost(genotypes, self.latency, self.none_ms)
+        if objective == "energy" and self.energy is not None:
+            return self._predict_cost(genotypes, self.energy, self.none_mj)
         if objective == "memory" and self.memory is not None:
             return self._predict_memory(genotypes, self.memory)
         reason = {
             "memory": "no memory was measured on this device",
-            "energy": "no energy was measured on this device",
+            "energy": "no energy was measured on this device (`hwnas profile NAME --energy`)",
         }.get(objective, "it is unknown")
         raise ConfigError(
             f"cannot predict objective {objective!r}: {reason}",
             hint="objectives: error, latency, memory (energy where the board has a sensor)",
         )
+
+    def _predict_cost(
+        self, genotypes: Genotypes, model: LatencyModel, none_cost: float
+    ) -> tuple[Values, Values]:
+        """Latency or energy of the executed networks."""
+        prediction = model.predict(_features(genotypes, folded=self.folded))
+        mean = prediction.mean
+        if self.folded:
+            mean = mean - none_cost * (executed_cells(genotypes) == 0).sum(axis=1)
+        # A linear model can leave the possible; nothing runs in less than nothing.
+        return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
 
     def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:
         sizes = [_cell_mib(self.space, tuple(cell), self.folded) for cell in genotypes.tolist()]
@@ -168,10 +187,15 @@ class Beliefs:
         known = "accuracies given by the caller"
         if card is not None:
             known = f"{card.data.get('table', card.name)} ({card.data.get('attribution', '')})"
+        energy = {
+            "energy_mj": f"predicted from {self.energy.n_samples} energies of this device and the "
+            "latency prior, as energy follows the same layers"
+        } if self.energy is not None else {}  # fmt: skip
         return {
             "error_pct": f"predicted by a model trained on {known}; not measured on this board",
             "latency_ms": f"predicted from {self.n_labels} measurements on this device and a prior "
             "fitted on other devices",
+            **energy,
         }
 
 
@@ -186,6 +210,23 @@ def _analytic_mib(graph: LayerGraph) -> float:
     return float(analytic_mib(graph.n_params, graph.peak_activation_elements))
 
 
+def _energy_model(
+    labels: Sequence[Label], prior: LatencyPrior
+) -> tuple[LatencyModel | None, float]:
+    """Model of the energies among `labels`, and what an empty edge costs; None without any.
+
+    The prior is about relative costs of a cell's operators and knows no unit: energy is power
+    times latency, layer by layer, so it starts from the same place.
+    """
+    known = [label for label in labels if label.energy_mj is not None]
+    if len(known) < MIN_ENERGIES:
+        return None, 0.0
+    none_mj = _none_edge_cost(known, lambda label: float(label.energy_mj or 0.0))
+    features = np.concatenate([features_of([label], folded=label.folded) for label in known])
+    energies = np.array([float(x.energy_mj or 0.0) + none_mj * x.n_spared_edges for x in known])
+    return prior.adapt(features, energies), none_mj
+
+
 def none_edge_ms(labels: Sequence[Label]) -> float:
     """What one ``none`` edge costs an unfolded network on this device, in ms.
 
@@ -194,9 +235,13 @@ def none_edge_ms(labels: Sequence[Label]) -> float:
     for folded ones: the median over architectures with both labels whose dead edges are all
     ``none``; 0 without one.
     """
-    unfolded = {x.architecture: x.latency_ms for x in labels if not x.folded}
+    return _none_edge_cost(labels, lambda label: label.latency_ms)
+
+
+def _none_edge_cost(labels: Sequence[Label], value: Callable[[Label], float]) -> float:
+    unfolded = {x.architecture: value(x) for x in labels if not x.folded}
     costs = [
-        (unfolded[x.architecture] - x.latency_ms) / x.n_spared_edges
+        (unfolded[x.architecture] - value(x)) / x.n_spared_edges
         for x in labels
         if x.folded and x.architecture in unfolded and has_only_none_dead(x.architecture)
     ]

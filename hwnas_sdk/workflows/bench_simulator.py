@@ -103,9 +103,9 @@ def run_bench_simulator(
     }
     for one in simulators.values():  # the cache is warm from here on
         one.cost(full)
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     simulated = _simulate(simulators, space, tables.genotypes, dataset, on_event)
-    spent = time.perf_counter() - started
+    spent, spent_cpu = time.perf_counter() - started, time.process_time() - started_cpu
     counts = operator_counts(tables.genotypes)
     figures = {
         name: _figures(simulated[name], published, counts, description) for name in _CONVENTIONS
@@ -140,6 +140,7 @@ def run_bench_simulator(
         "n": len(tables.index),
         "first_network_s": round(first_s, 3),
         "all_networks_s": round(spent, 3),
+        "all_networks_cpu_s": round(spent_cpu, 3),
         "archs_per_s": round(len(tables.index) / spent, 1),
     }
 
@@ -155,7 +156,7 @@ def coefficients(values: Floats, counts: Floats) -> tuple[Floats, float]:
     Returns the constant followed by the cost of one operator each, (4,), and R2.
     """
     design = np.column_stack([np.ones(len(counts)), counts])
-    solution = np.linalg.lstsq(design, values, rcond=None)[0]
+    solution: Floats = np.linalg.lstsq(design, values, rcond=None)[0].astype(np.float64)
     residual = values - design @ solution
     total = float(((values - values.mean()) ** 2).sum())
     return solution, 1.0 - float((residual**2).sum()) / total if total > 0.0 else 1.0

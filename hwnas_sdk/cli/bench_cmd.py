@@ -17,6 +17,9 @@ VERBS = {
     "measure": LazyVerb(
         "bench_measure_cmd:measure", "Speed and repeatability of measuring on a device."
     ),
+    "simulator": LazyVerb(
+        "bench_simulator_cmd:simulator", "A simulated accelerator against its published table."
+    ),
 }
 
 

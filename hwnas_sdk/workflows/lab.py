@@ -227,7 +227,11 @@ class Lab:
         }
         run = self.store.start_run("profile", plan)
         targets, pairs = reference_targets(
-            space, archs, cache=self.cache, batch=settings.batch, pairs=on.needs_artifacts
+            space,
+            archs,
+            cache=self.cache,
+            batch=settings.batch,
+            pairs=on.needs_artifacts or on.origin == "simulated",
         )
         measurer = self.measurer(on, run, settings, seed=seed)
         results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")

@@ -34,7 +34,7 @@ class SearchPlan:
 
     Attributes:
         method: auto, nsga2 or random.
-        objectives: two or three of error, latency, energy, memory.
+        objectives: two or three of error, latency, energy, memory, the first two always.
         candidates: how many networks to propose.
         population, generations: of the evolution; random scores as many networks.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
@@ -68,7 +68,7 @@ class SearchPlan:
         if not {"error", "latency"} <= set(self.objectives):
             raise ConfigError(
                 "a search needs error and latency among its objectives",
-                hint="add memory as a third one if you like: --objectives error,latency,memory",
+                hint="add a third one if you like: --objectives error,latency,energy",
             )
         if self.candidates < 1 or self.population < 2 or self.generations < 1:
             raise ConfigError("candidates, population and generations must be positive")

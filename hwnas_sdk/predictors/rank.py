@@ -360,7 +360,7 @@ class RankPredictor:
                 if levels is not None:
                     tensors[f"{at}.levels.{j}"] = levels
             tensors[f"{at}.correlation"] = platform.correlation
-            tensors[f"{at}.shortlist"] = np.array(platform.shortlist)
+            tensors[f"{at}.shortlist"] = np.array([platform.shortlist])
             tensors[f"{at}.scores"] = platform.scores
             coarse = [levels is not None for levels in platform.levels]
             described[name] = {"number": i, "coarse": coarse}
@@ -389,7 +389,7 @@ class RankPredictor:
                     tuple(_labels(tensors, f"{at}.{j}") for j in range(len(coarse) + 1)),
                     tuple(tensors[f"{at}.levels.{j}"] if c else None for j, c in enumerate(coarse)),
                     tensors[f"{at}.correlation"],
-                    float(tensors[f"{at}.shortlist"]),
+                    float(tensors[f"{at}.shortlist"][0]),
                     tensors[f"{at}.scores"],
                 )
             seed, draws = card.settings["seed"], card.settings["draws"]

@@ -43,6 +43,9 @@ DRAWS: Final = 64
 _MIN_LABELS: Final = 10
 # With at least this share of repeated values, costs were read off a coarse clock.
 _COARSE: Final = 0.5
+# Members of the population that are ordered without the clock's rounding. Rounded, a whole level of
+# the clock outranks the next, and the best scores crowd on the fastest levels.
+_SHORTLIST: Final = 200
 _CHUNK: Final = 4_000_000  # comparisons at once
 
 
@@ -91,13 +94,26 @@ class Platform:
         objectives: labels of the error (log scale of its own) and of each cost.
         levels: per cost, the values a coarse clock showed; None for a fine one.
         correlation: of what the objectives' processes leave unexplained, (m, m).
+        shortlist: largest expected rank, the coarse clock left out, that is on the shortlist.
         scores: of the population, (N,); empty until they are known.
     """
 
     objectives: tuple[Labels, ...]
     levels: tuple[Floats | None, ...]
     correlation: Floats
+    shortlist: float
     scores: Floats
+
+    @property
+    def coarse(self) -> bool:
+        """Whether any cost was read off a coarse clock."""
+        return any(levels is not None for levels in self.levels)
+
+    def score(self, coarse: Floats, fine: Floats) -> Floats:
+        """Score of expected ranks with and without the coarse clock, (n,), (n,) -> (n,)."""
+        if not self.coarse:
+            return -fine
+        return np.where(fine <= self.shortlist, 1.0 / (1.0 + fine), -coarse)
 
 
 @dataclass(frozen=True)
@@ -187,11 +203,13 @@ class RankPredictor:
             distinct = np.unique(target)
             levels.append(distinct if len(distinct) <= _COARSE * len(target) else None)
         correlation = self._correlation(learned[1:])
-        platform = Platform(tuple(learned), tuple(levels), correlation, np.zeros(0))
-        total = np.zeros(len(population_of(self.space)))
+        platform = Platform(tuple(learned), tuple(levels), correlation, 0.0, np.zeros(0))
+        coarse = fine = np.zeros(len(population_of(self.space)))
         for points in self._population_draws(platform):
-            total += pareto.ranks(points)
-        platform = replace(platform, scores=-total / self.draws)
+            fine = fine + pareto.ranks(points)
+            if platform.coarse:
+                coarse = coarse + pareto.ranks(_snapped(platform, points))
+        platform = _scored(platform, coarse / self.draws, fine / self.draws)
         return replace(self, by_platform={**self.by_platform, name: platform})
 
     def _with_errors(
@@ -245,6 +263,9 @@ class RankPredictor:
     def score(self, genotypes: NDArray[np.integer], platform: str) -> Floats:
         """Minus the expected Pareto rank among the population of the space, 0 = surely first.
 
+        On a platform with a coarse clock the shortlist, the architectures with the best expected
+        ranks before rounding, comes first with scores 1 / (1 + that rank), in (0, 1].
+
         The population (every live architecture of a small space) was ranked when the platform was
         learned and is looked up; others are compared with it. Dead architectures score lower than
         every live one.
@@ -279,13 +300,13 @@ class RankPredictor:
         return ranks
 
     def _population_draws(self, platform: Platform) -> Iterator[Floats]:
-        """Joint draws of the population's objectives, (N, m) each."""
+        """Joint draws of the population's objectives, (N, m) each, costs not rounded."""
         population = population_of(self.space)
         means, sds = self._posterior(platform, population.error_blocks, population.cost_blocks)
         root = np.linalg.cholesky(platform.correlation)
         rng = child_rng(self.seed, "rank draws")  # the same for every platform: paired
         for _ in range(self.draws):
-            yield _snapped(platform, means + sds * (rng.normal(size=means.shape) @ root.T))
+            yield means + sds * (rng.normal(size=means.shape) @ root.T)
 
     def _score_others(self, genes: Genotypes, platform: Platform) -> Floats:
         """Expected rank an architecture would have if it joined the population, negated."""
@@ -295,11 +316,14 @@ class RankPredictor:
         root = np.linalg.cholesky(platform.correlation)
         # One own draw per population draw, shared by all: a score depends on nothing else asked.
         own = child_rng(self.seed, "rank draws", "others").normal(size=(self.draws, means.shape[1]))
-        total = np.zeros(len(genes))
+        coarse = fine = np.zeros(len(genes))
         for points, z in zip(self._population_draws(platform), own, strict=True):
-            total += ranks_among(_snapped(platform, means + sds * (root @ z)), points)
-        scores: Floats = -total / self.draws
-        return scores
+            mine = means + sds * (root @ z)
+            fine = fine + ranks_among(mine, points)
+            if platform.coarse:
+                rounded = _snapped(platform, mine), _snapped(platform, points)
+                coarse = coarse + ranks_among(*rounded)
+        return platform.score(coarse / self.draws, fine / self.draws)
 
     def _posterior(
         self, platform: Platform, errors: Blocks, costs: Blocks
@@ -336,6 +360,7 @@ class RankPredictor:
                 if levels is not None:
                     tensors[f"{at}.levels.{j}"] = levels
             tensors[f"{at}.correlation"] = platform.correlation
+            tensors[f"{at}.shortlist"] = np.array([platform.shortlist])
             tensors[f"{at}.scores"] = platform.scores
             coarse = [levels is not None for levels in platform.levels]
             described[name] = {"number": i, "coarse": coarse}
@@ -364,6 +389,7 @@ class RankPredictor:
                     tuple(_labels(tensors, f"{at}.{j}") for j in range(len(coarse) + 1)),
                     tuple(tensors[f"{at}.levels.{j}"] if c else None for j, c in enumerate(coarse)),
                     tensors[f"{at}.correlation"],
+                    float(tensors[f"{at}.shortlist"][0]),
                     tensors[f"{at}.scores"],
                 )
             seed, draws = card.settings["seed"], card.settings["draws"]
@@ -373,8 +399,16 @@ class RankPredictor:
         return cls(get_space(space), error, platforms, seed, draws, card)
 
 
+def _scored(platform: Platform, coarse: Floats, fine: Floats) -> Platform:
+    """The platform with the scores of the population, (N,), (N,) expected ranks."""
+    shortlist = float(np.sort(fine)[min(_SHORTLIST, len(fine)) - 1])
+    platform = replace(platform, shortlist=shortlist)
+    return replace(platform, scores=platform.score(coarse, fine))
+
+
 def _snapped(platform: Platform, points: Floats) -> Floats:
-    """Round costs read off a coarse clock to the nearest value it showed."""
+    """Round costs read off a coarse clock to the nearest value it showed; a new array."""
+    points = points.copy()
     for column, levels in enumerate(platform.levels, start=1):
         if levels is not None:
             middle = (levels[1:] + levels[:-1]) / 2.0

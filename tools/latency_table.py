@@ -71,11 +71,11 @@ def jobs(models: Sequence[str]) -> Iterator[Job]:
     for model in sorted(models, key=lambda name: name not in CHEAP):
         for references in SETS:
             yield Job(model, references)
-    for model in models:
-        if model in CHEAP:
-            for seed in range(N_DRAWS):
-                yield Job(model, "random", seed)
-                yield Job(model, "random", seed, leave_one_out=True)
+    for leave_one_out in (False, True):
+        for model in models:
+            if model in CHEAP:
+                for seed in range(N_DRAWS):
+                    yield Job(model, "random", seed, leave_one_out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "latency-table.md")
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "latency-table.json")
+    parser.add_argument(
+        "--page-only", action="store_true", help="run nothing; the page says what is missing"
+    )
     options = parser.parse_args(arguments)
     models = options.models.split(",") if options.models else list(TRANSFER_MODELS)
     known, unseen = options.train_devices.split(","), options.devices.split(",")
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.exit(f"{options.state} answers another question; delete it or name another")
     answers: dict[str, Any] = state["answers"]
     for job in jobs(models):
-        if job.key in answers:
+        if job.key in answers or options.page_only:
             continue
         started = time.monotonic()
         answers[job.key] = run_bench_latency(
@@ -115,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.state.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(options.state, json.dumps(state).encode())
         print(f"{time.monotonic() - started:6.1f} s  {job.key}", file=sys.stderr, flush=True)
+    if not answers:
+        sys.exit("nothing was run yet: leave out --page-only")
     options.out.write_text(page(models, question, answers))
     return 0
 
@@ -122,17 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def page(models: Sequence[str], question: dict[str, Any], answers: dict[str, Any]) -> str:
     """The page as Markdown."""
     unseen: list[str] = question["unseen"]
+    missing = [job for job in jobs(models) if job.key not in answers]
+    some = next(iter(answers.values()))
     parts = [
         INTRODUCTION.format(
             samples=question["samples"],
             n_known=len(question["known"]),
             models="\n".join(f"- `{name}`: {TRANSFER_MODELS[name].summary}" for name in models),
         ),
+        *([_not_run(missing)] if missing else []),
         "## The truth\n",
-        _truth(answers[Job(models[0], SETS[0]).key]["devices"]),
+        _truth(some["devices"]),
     ]
     for references in SETS:
-        chosen = {name: answers[Job(name, references).key] for name in models}
+        asked = {name: answers.get(Job(name, references).key) for name in models}
+        chosen = {name: answer for name, answer in asked.items() if answer is not None}
         parts += [f"## References: {references}\n", _means(chosen), *_by_device(chosen, unseen)]
     cheap = [name for name in models if name in CHEAP]
     if cheap:
@@ -142,6 +151,15 @@ def page(models: Sequence[str], question: dict[str, Any], answers: dict[str, Any
             _spread(cheap, answers, unseen),
         ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _not_run(missing: Sequence[Job]) -> str:
+    counts: dict[str, int] = {}
+    for job in missing:
+        what = "left out in turn, random" if job.leave_one_out else job.references
+        counts[f"`{job.model}` {what}"] = counts.get(f"`{job.model}` {what}", 0) + 1
+    listed = ", ".join(f"{name} ({n})" if n > 1 else name for name, n in counts.items())
+    return f"**Not run yet, and missing below** (model, references, runs): {listed}.\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -217,8 +235,14 @@ def _spread(models: Sequence[str], answers: dict[str, Any], unseen: Sequence[str
 
     rows = []
     for name in models:
-        draws = [answers[Job(name, "random", seed).key] for seed in range(N_DRAWS)]
-        left_out = [answers[Job(name, "random", s, leave_one_out=True).key] for s in range(N_DRAWS)]
+        draws, left_out = (
+            [
+                answers[job.key]
+                for s in range(N_DRAWS)
+                if (job := Job(name, "random", s, loo)).key in answers
+            ]
+            for loo in (False, True)
+        )
         rows.append([
             f"`{name}`",
             *(cell([draw["devices"][d]["spearman"] for draw in draws]) for d in unseen),

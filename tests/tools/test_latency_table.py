@@ -69,3 +69,16 @@ def test_every_registered_model_has_its_runs():
     asked = {job.model for job in latency_table.jobs(model_names())}
     assert asked == set(model_names())
     assert set(model_names()) >= latency_table.CHEAP
+
+
+def test_a_page_of_half_the_runs_says_so(tables, tmp_path):
+    out, state = tmp_path / "page.md", tmp_path / "state.json"
+    command = ["--data", str(tables), *OPTIONS, "--out", str(out), "--state", str(state)]
+    latency_table.main(command)
+    assert "Not run" not in out.read_text()
+    kept = json.loads(state.read_text())
+    del kept["answers"][latency_table.Job("flops", "paper").key]
+    del kept["answers"][latency_table.Job("flops", "random", 3).key]
+    state.write_text(json.dumps(kept))
+    latency_table.main([*command, "--page-only"])
+    assert "`flops` paper, `flops` random" in out.read_text()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.metrics import spearman
@@ -25,6 +26,7 @@ from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.gates import GatesNet, hinge
 from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, brp_graphs
 from hwnas_sdk.predictors.prediction import Prediction
+from hwnas_sdk.spaces import get_space
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -132,10 +134,10 @@ class BrpNasModel(_OwnDeviceModel):
         level = float(y.mean())
         graphs = brp_graphs(cells)
         targets = torch.from_numpy((y / level).astype(np.float32))
-        order = child_rng(self.seed, "brp split").permutation(len(y))
         n_kept_back = int(_VALIDATION_SHARE * len(y)) if len(y) >= _LEAST_FOR_VALIDATION else 0
-        held_out = torch.from_numpy(order[:n_kept_back])
-        trained = torch.from_numpy(order[n_kept_back:])
+        is_held_out = _held_out(cells, n_kept_back, self.seed)
+        held_out = torch.from_numpy(np.flatnonzero(is_held_out))
+        trained = torch.from_numpy(np.flatnonzero(~is_held_out))
         with seeded(self.seed):
             net = GraphNetwork(n_out=1, dropout=self.dropout)
 
@@ -158,6 +160,25 @@ class BrpNasModel(_OwnDeviceModel):
         groups = [{"params": list(net.parameters()), "fused": True}]
         fit(net, loss, len(trained), plan, judge=judge if n_kept_back else None, groups=groups)
         return AdaptedNetwork(_GraphScorer(net), slope=level)
+
+
+def _held_out(cells: Ints, n: int, seed: int) -> NDArray[np.bool_]:
+    """At least n rows (none for 0) of whole function families, (k, 6) -> (k,)."""
+    held_out = np.zeros(len(cells), dtype=np.bool_)
+    if not n:
+        return held_out
+    space = get_space("nasbench201")
+    numbers: dict[object, int] = {}
+    families = np.array(
+        [numbers.setdefault(space.family(space.architecture(c)), len(numbers)) for c in cells]
+    )
+    for family in child_rng(seed, "brp split").permutation(len(numbers)):
+        if held_out.sum() >= n:
+            break
+        held_out |= families == family
+    if held_out.all():
+        raise ModelError("all samples compute the same function: nothing to stop early on")
+    return held_out
 
 
 class GatesModel(_OwnDeviceModel):

@@ -123,3 +123,17 @@ def test_collecting_asks_the_budget_and_finds_better_ones():
         collect(query, cells, budget=301)
     with pytest.raises(ModelError, match="two architectures"):
         BinaryRelation.fit(cells[:1], np.ones(1))
+
+
+def test_a_function_is_never_on_both_sides_of_the_split():
+    from hwnas_sdk.predictors.neural.own_device import _held_out
+    from hwnas_sdk.spaces import get_space
+
+    space = get_space("nasbench201")
+    genes = np.array([a.genotype for a in space.sample(150, seed=3)])
+    twice = np.concatenate([genes, genes[:, [1, 0, 2, 3, 5, 4]][genes[:, 2] == 0]])
+    held_out = _held_out(twice, 15, 0)
+    family = [space.family(space.architecture(cell)) for cell in twice]
+    sides = [{f for f, held in zip(family, held_out, strict=True) if held == s} for s in (0, 1)]
+    assert sides[0].isdisjoint(sides[1])
+    assert 15 <= held_out.sum() < len(twice) / 2

@@ -11,8 +11,8 @@ from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS, model_names, transfer_model
 from hwnas_sdk.testing.predictor import TransferModelConformance
 
-HELD_HERE = {"auto", "meta", "bayes", "flops", "params", "additive", "linear-transfer", "nearest-device",
-             "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
+HELD_HERE = {"auto", "meta", "bayes", "flops", "params", "additive", "linear-transfer",
+             "nearest-device", "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
 
 
 class TestBayes(TransferModelConformance):

@@ -11,8 +11,8 @@ from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS, model_names, transfer_model
 from hwnas_sdk.testing.predictor import TransferModelConformance
 
-HELD_HERE = {"bayes", "flops", "params", "additive", "linear-transfer", "nearest-device",
-             "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
+HELD_HERE = {"auto", "meta", "bayes", "flops", "params", "additive", "linear-transfer",
+             "nearest-device", "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
 
 
 class TestBayes(TransferModelConformance):
@@ -22,6 +22,21 @@ class TestBayes(TransferModelConformance):
     @classmethod
     def model(cls):
         return transfer_model("bayes")
+
+
+class TestAuto(TransferModelConformance):
+    least_spearman = 0.95
+
+    @pytest.fixture(scope="class")
+    def model(self):
+        return transfer_model("auto")
+
+
+@pytest.mark.slow
+class TestMeta(TransferModelConformance):
+    @pytest.fixture(scope="class")
+    def model(self):
+        return transfer_model("meta")
 
 
 class TestFlops(TransferModelConformance):

@@ -63,11 +63,11 @@ def test_reserved_names(inventory, name) -> None:
     assert inventory.get(name).uri == f"{name}:"
 
 
-@pytest.mark.parametrize("scheme", ["sim", "nonsense"])
+@pytest.mark.parametrize("scheme", ["cloud", "nonsense"])
 def test_unsupported_schemes(inventory, scheme) -> None:
     with pytest.raises(ConfigError, match=f"'{scheme}' is not supported by this version") as caught:
         open_session(f"{scheme}://somewhere", inventory=inventory)
-    assert "adb, fake, local, replay, ssh" in caught.value.hint
+    assert "adb, fake, local, replay, sim, ssh" in caught.value.hint
     with pytest.raises(ConfigError, match="not supported"):
         inventory.add("x", f"{scheme}://somewhere")
     assert set(schemes()) >= {"local", "replay", "fake"}

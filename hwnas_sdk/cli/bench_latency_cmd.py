@@ -17,7 +17,7 @@ from hwnas_sdk.cli.options import data_option, seed_option, verb
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS
 
 # Those of workflows.bench_latency, which is too heavy to import for help; a test compares them.
-REFERENCES = ("ours", "paper", "random")
+REFERENCES = ("ours", "active", "paper", "random")
 _COLUMNS = (
     "spearman",
     "kendall",
@@ -54,7 +54,8 @@ _COLUMNS = (
     type=click.Choice(REFERENCES),
     default="ours",
     show_default=True,
-    help="Which networks are measured on the unseen device: D-optimal, HELP's ten, or random.",
+    help="Which networks are measured on the unseen device: D-optimal, chosen one by one, HELP's "
+    "ten, or random.",
 )
 @click.option(
     "--leave-one-out",

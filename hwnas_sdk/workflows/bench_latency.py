@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors.active import N_START, active_references
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.bayes_transfer import BayesTransfer
 from hwnas_sdk.predictors.encodings import structural_features
@@ -32,7 +33,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 MODELS: Final = tuple(TRANSFER_MODELS)
-REFERENCES: Final = ("ours", "paper", "random")
+REFERENCES: Final = ("ours", "active", "paper", "random")
 _MIN_RETEST_PAIRS: Final = 100
 _TASK: Final = "bench latency"
 
@@ -81,7 +82,8 @@ def run_bench_latency(
         metric: "latency" or "energy".
         model: one of `MODELS` (predictors/registry.py).
         references: which networks are sampled: "ours" (D-optimal under the prior of the training
-            devices), "paper" (HELP's ten, at most 10), "random" (by `seed`).
+            devices), "active" (the first of those, then always the one expected to teach most),
+            "paper" (HELP's ten, at most 10), "random" (by `seed`).
         leave_one_out: each device of `devices` is left out in turn, and all the others of
             `devices` and `train_devices` are known.
         seed: for random references.
@@ -185,7 +187,7 @@ def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
     genotypes = bench.tables.genotypes[live]
     model = transfer_model(bench.model).fit(genotypes, columns, seed=bench.seed)
     prior = None
-    if bench.references == "ours":
+    if bench.references in ("ours", "active"):
         if isinstance(model, BayesTransfer):
             prior = model.prior  # the same fit
         else:
@@ -208,9 +210,20 @@ def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
         chosen = rng.choice(np.flatnonzero(eligible), bench.samples, replace=False)
     else:
         assert fitted.prior is not None
-        chosen = d_optimal_references(
-            fitted.prior, bench.features, bench.samples, eligible=eligible
-        )
+        n_fixed = bench.samples
+        if bench.references == "active":
+            n_fixed = min(n_fixed, N_START)
+        chosen = d_optimal_references(fitted.prior, bench.features, n_fixed, eligible=eligible)
+        if n_fixed < bench.samples:
+            chosen = active_references(
+                fitted.prior,
+                bench.features,
+                bench.samples,
+                start=chosen,
+                measure=lambda row: float(column[row]),
+                eligible=eligible,
+                seed=bench.seed,
+            )
     if not chosen.size:
         raise DataError(
             f"{device}: {int(eligible.sum())} measured live cells, {bench.samples} are needed",

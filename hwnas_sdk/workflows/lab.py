@@ -27,6 +27,7 @@ from hwnas_sdk.export.tflite import import_tflite
 from hwnas_sdk.export.user_model import import_onnx
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
+from hwnas_sdk.workflows.active_profile import ActivePlan, ActiveProfiler
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.fronts import verdict_from_mapping, verdict_to_mapping
 from hwnas_sdk.workflows.loop import Loop, LoopPlan, LoopResult
@@ -39,6 +40,7 @@ from hwnas_sdk.workflows.measure import (
     standard_sentinel,
 )
 from hwnas_sdk.workflows.profile import (
+    ACTIVE,
     profile_of,
     reference_architectures,
     reference_targets,
@@ -207,38 +209,60 @@ class Lab:
         on: DeviceSession,
         *,
         references: str = "ours",
+        active: ActivePlan | None = None,
         settings: MeasureSettings | None = None,
         seed: int = 0,
     ) -> DeviceProfile:
         """Measure the reference set and keep the profile in the store.
 
-        Raises: MeasurementError when a reference has no valid measurement.
+        With `active` the networks are chosen one after the other until its precision or budget is
+        reached, and `references` is not looked at.
+
+        Raises: MeasurementError when too few references have a valid measurement.
         """
         settings = settings or settings_preset("quick")
         space = get_space("nasbench201")
-        archs = reference_architectures(references)
-        plan = {
+        plan: dict[str, Any] = {
             "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
-            "references": references,
+            "references": ACTIVE if active else references,
             "settings": settings.to_json(),
             "seed": seed,
         }
+        if active:
+            plan["active"] = active.to_json()
+        else:
+            archs = reference_architectures(references)
         run = self.store.start_run("profile", plan)
-        targets, pairs = reference_targets(
-            space, archs, cache=self.cache, batch=settings.batch, pairs=on.needs_artifacts
-        )
         measurer = self.measurer(on, run, settings, seed=seed)
-        results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")
+        selection: dict[str, Any] = {}
+        if active:
+            chosen = ActiveProfiler(
+                space,
+                measurer,
+                self.cache,
+                active,
+                batch=settings.batch,
+                pairs=on.needs_artifacts,
+            ).run()
+            archs, measurements = chosen.archs, chosen.measurements
+            selection = {**active.to_json(), **chosen.summary()}
+        else:
+            targets, pairs = reference_targets(
+                space, archs, cache=self.cache, batch=settings.batch, pairs=on.needs_artifacts
+            )
+            results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")
+            measurements = tuple(results[target.item] for target in targets)
         try:
             profile = profile_of(
-                [results[target.item] for target in targets],
+                measurements,
                 archs,
                 spec=on.spec,
                 settings=settings,
                 space=space.name,
-                references=references,
+                references=plan["references"],
                 source=f"run {run.id}",
+                selection=selection,
             )
         except MeasurementError:
             # Every attempt is used up: the same command must start anew, not fail for ever.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from hwnas_sdk.core.errors import ConfigError, MeasurementError
 from hwnas_sdk.core.settings import MeasureSettings
@@ -20,6 +21,9 @@ N_PAIRS = 3
 MIN_VALID = 5
 """Fewer measured references than this say too little about a device."""
 
+ACTIVE = "active"
+"""Name of the reference set of a profile whose networks were chosen while measuring."""
+
 SETS: dict[str, tuple[str, ...]] = {
     "ours": ("ours-10",),
     "paper": ("paper-10",),
@@ -28,10 +32,12 @@ SETS: dict[str, tuple[str, ...]] = {
 
 
 def reference_set_name(references: str) -> str:
-    """Versioned name of the reference set `references` (ours, paper, both).
+    """Versioned name of the reference set `references` (ours, paper, both, active).
 
     Raises: ConfigError for anything else.
     """
+    if references == ACTIVE:
+        return ACTIVE
     try:
         return "+".join(SETS[references])
     except KeyError:
@@ -55,6 +61,7 @@ def profile_of(
     space: str,
     references: str,
     source: str,
+    selection: Mapping[str, Any] | None = None,
 ) -> DeviceProfile:
     """Gather the measurements of a reference set (parallel to `architectures`) in a profile.
 
@@ -104,6 +111,7 @@ def profile_of(
         flags=tuple(flags),
         missing=tuple(arch for arch, _ in bad),
         source=source,
+        selection=selection or {},
     )
 
 

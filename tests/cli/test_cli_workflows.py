@@ -24,6 +24,18 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> dict[
     return answer
 
 
+def test_an_active_profile_says_how_precise_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--active", "--precision", "0.5", "--max-networks", "6")
+    plan = call(capsys, "profile", FAKE, *options, "--dry-run")
+    assert (plan["references"], plan["n_networks"], plan["precision_pct"]) == ("active", 6, 0.5)
+    profile = call(capsys, "profile", FAKE, *options)
+    assert profile["reference_set"] == "active"
+    assert len(profile["latency_ms"]) == 6
+    assert profile["selection"]["stopped"] == "max_networks"
+    assert profile["selection"]["reached_pct"] > 0
+    call(capsys, "profile", FAKE, "--precision", "5", code=3)
+
+
 @pytest.mark.slow
 def test_quickstart_answers_with_the_contracts_keys(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

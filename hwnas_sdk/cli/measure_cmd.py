@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     help="Size of a dynamic dimension of an .onnx TARGET, e.g. N=1 or image:0=1; repeatable.",
 )
 @click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Measure every layer of the networks alone as well, and compare their sum.",
+)
 @settings_options
 @folded_option(default=False)
 @device_option()
@@ -63,6 +68,7 @@ def measure(
     batch: int,
     fix_dims: tuple[str, ...],
     energy: bool,
+    layers: bool,
     settings: str,
     threads: int,
     folded: bool,
@@ -74,8 +80,9 @@ def measure(
 
     A TARGET is an architecture string (or #INDEX) of NAS-Bench-201, space:nasbench201 for --n
     random networks, or the path of an .onnx file (or a .tflite file, on a board with LiteRT's
-    benchmark_model as its --runner). Exit 5 when a network got no valid measurement. Interrupted,
-    the same command continues.
+    benchmark_model as its --runner). With --layers, equal layers are measured once for all
+    networks, beside the networks themselves; they enter no data set of networks. Exit 5 when a
+    network got no valid measurement. Interrupted, the same command continues.
     """
     chosen = make_settings(settings, threads, runtime=runtime, energy=energy, batch=batch)
     networks = _expand(targets, n, seed)
@@ -85,12 +92,19 @@ def measure(
             code="bad_batch",
             hint="export the file with another batch, or fix a dynamic one with --fix-dim N=4",
         )
-    estimate_s = len(networks) * chosen.estimated_s()
+    n_networks = len(networks)
+    archs: list[Architecture] = []
+    if layers:
+        from hwnas_sdk.cli.measure_layers import architectures_of, count_with_layers
+
+        archs = architectures_of(networks)
+        n_networks = count_with_layers(archs, folded=folded)
+    estimate_s = n_networks * chosen.estimated_s()
     if dry_run:
         if ":" not in device:
             app.inventory().get(device)
         shown = [str(network) for network in targets]
-        plan = {"device": device, "targets": shown, "n_networks": len(networks),
+        plan = {"device": device, "targets": shown, "n_networks": n_networks, "layers": layers,
                 "settings": settings, "runtime": runtime, "threads": threads, "folded": folded,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -98,7 +112,12 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, len(networks), estimate_s, session.spec.name)
+    announce(app, n_networks, estimate_s, session.spec.name)
+    if layers:
+        from hwnas_sdk.cli.measure_layers import show_layers
+
+        show_layers(app, lab, session, archs, chosen, folded=folded, seed=seed)
+        return
     results = lab.measure(
         networks, on=session, settings=chosen, folded=folded, fixed_dims=_dims(fix_dims), seed=seed
     )
@@ -107,7 +126,7 @@ def measure(
     answer = {
         "device": session.spec.name,
         "run": run_id,
-        "measurements": [_document(arch, m) for arch, m in rows],
+        "measurements": [document(arch, m) for arch, m in rows],
     }
 
     def draw(console: Console) -> None:
@@ -179,7 +198,8 @@ def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Pa
     return networks
 
 
-def _document(arch: str, m: Measurement) -> dict[str, Any]:
+def document(arch: str, m: Measurement) -> dict[str, Any]:
+    """One measurement as the contract spells it."""
     return {
         "arch": arch,
         "artifact_sha256": m.artifact_sha256,

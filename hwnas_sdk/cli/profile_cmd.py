@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-networks",
-    type=click.IntRange(min=5),
+    type=click.IntRange(min=7),
     metavar="N",
     help="With --active: measure at most this many networks.  [default: 20]",
 )

@@ -99,6 +99,23 @@ def export_architecture(
     return _store(cache, graph, weights, note, batch)
 
 
+def export_graph(
+    graph: LayerGraph, *, cache: ArtifactCache, seed: int = 0, batch: int = 1
+) -> Artifact:
+    """Write any layer graph with seeded random weights as a checked ONNX file into `cache`.
+
+    Raises: ExportError for a graph that cannot be written, DataError for the cache.
+    """
+    note = f"random {seed}"
+    key = content_id([graph.id, graph.arch_id, note, batch, PRODUCER], length=32)
+    found = cache.recall(key)
+    if found is not None:
+        return found
+    artifact = _store(cache, graph, random_weights(graph, seed=seed), note, batch)
+    cache.remember(key, artifact.sha256)
+    return artifact
+
+
 def export_cold(
     space: SearchSpace,
     architecture: Architecture,

@@ -28,7 +28,7 @@ from hwnas_sdk.predictors.metrics import Z_90
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-N_START: Final = 5
+N_START: Final = 7
 """Networks of the fixed design measured before the device's own posterior chooses."""
 
 N_CANDIDATES: Final = 2000

@@ -56,6 +56,7 @@ class Target:
         arch: what a person calls it (official string or file name).
         make_artifact: returns the deployable file; called only when it is needed.
         architecture: the architecture, None for a user's own file.
+        space: where it stands in the store when it is no architecture.
     """
 
     item: str
@@ -63,6 +64,7 @@ class Target:
     arch: str
     make_artifact: Callable[[], Artifact]
     architecture: Architecture | None = None
+    space: str = "file"
 
 
 def architecture_target(
@@ -334,7 +336,7 @@ class Measurer:
         arch = target.architecture
         self.store.put_architecture(
             target.arch_id,
-            space=arch.space if arch else "file",
+            space=arch.space if arch else target.space,
             arch=target.arch,
             genotype=arch.genotype if arch else (),
         )

@@ -87,7 +87,9 @@ def test_a_table_of_networks_has_no_layers(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_layers_of_a_real_network_add_up_roughly(lab: Lab) -> None:
     networks = measure_layers(lab, CELLS[:1], on=lab.device("local:"), settings=QUICK)
-    valid = [unit for unit, m in networks[0].layers if m.status == "valid"]
-    assert len(valid) >= len(networks[0].layers) // 2  # a busy machine spoils some
-    if networks[0].ratio is not None:
-        assert 0.5 < networks[0].ratio < 3.0
+    # A busy machine condemns records, but it ran every piece, and they add up roughly.
+    whole_ms = networks[0].whole.latency_ms
+    times = [(unit.n, m.latency_ms) for unit, m in networks[0].layers]
+    assert whole_ms
+    assert all(ms for _, ms in times), times
+    assert 0.3 < sum(n * float(ms or 0.0) for n, ms in times) / whole_ms < 5.0

@@ -50,6 +50,11 @@ def tuning_path() -> Path:
     return home() / "tuning"
 
 
+def simulator_cache_path() -> Path:
+    """Root of the layer costs of simulated accelerators."""
+    return home() / "simulator"
+
+
 def inventory_path() -> Path:
     """The device inventory file."""
     return home() / "devices.yaml"

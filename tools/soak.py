@@ -9,7 +9,8 @@ that the board finished is missing from the store, nothing was measured twice (s
 process of ours is left on the board, the clock governor is what it was, no output holds a
 traceback, and every error named the board and the next step.
 
-The kinds of faults take turns in random order. Exit status 1 when anything of the above is wrong.
+Ctrl-C or SIGTERM: no new fault; what was begun ends, and the report is of what was done. The kinds
+of faults take turns in random order. Exit status 1 when anything of the above is wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -79,6 +81,7 @@ class Drill(threading.Thread):
         self.keeper = JournalKeeper(rig.journal_folders, rig.boot)
         self.rounds: list[Round] = []
         self.idle = 0
+        self.stopped = threading.Event()
         self.typical_s = 10.0
         self.failure = ""
         self._judged = Judgement((), (), (), 0, 0, 0, 0)
@@ -92,7 +95,11 @@ class Drill(threading.Thread):
             deck = self._deck()
             limit_s = float("inf") if self.minutes is None else 60.0 * self.minutes
             end_s = time.monotonic() + limit_s
-            while len(self.rounds) < self.n_faults and time.monotonic() < end_s:
+            while (
+                len(self.rounds) < self.n_faults
+                and time.monotonic() < end_s
+                and not self.stopped.is_set()
+            ):
                 if self.idle > 3 * self.n_faults + 20:
                     self.failure = "the command is over before the faults come"
                     break
@@ -359,6 +366,8 @@ def main() -> int:
             Drill(rig, root, faults=share, seed=options.seed, minutes=options.minutes)
             for rig, share in zip(rigs, shares, strict=True)
         ]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: [drill.stopped.set() for drill in drills])
         for drill in drills:
             drill.start()
         for drill in drills:

@@ -13,8 +13,12 @@ VERBS = {
     "search": LazyVerb(
         "bench_search_cmd:search", "Hypervolume of what a search finds on published tables."
     ),
+    "rank": LazyVerb("bench_rank_cmd:rank", "Scores against true Pareto ranks."),
     "measure": LazyVerb(
         "bench_measure_cmd:measure", "Speed and repeatability of measuring on a device."
+    ),
+    "simulator": LazyVerb(
+        "bench_simulator_cmd:simulator", "A simulated accelerator against its published table."
     ),
 }
 

@@ -14,10 +14,10 @@ from hwnas_sdk.cli.bench_options import (
 )
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, seed_option, verb
-from hwnas_sdk.predictors.registry import TRANSFER_MODELS
+from hwnas_sdk.predictors.registry import model_names
 
 # Those of workflows.bench_latency, which is too heavy to import for help; a test compares them.
-REFERENCES = ("ours", "active", "paper", "random")
+REFERENCES = ("ours", "paper", "random", "active")
 _COLUMNS = (
     "spearman",
     "kendall",
@@ -27,6 +27,7 @@ _COLUMNS = (
     "median_ape_pct",
     "coverage90",
     "n",
+    "n_tied_pairs",
 )
 
 
@@ -44,7 +45,7 @@ _COLUMNS = (
 )
 @click.option(
     "--model",
-    type=click.Choice(list(TRANSFER_MODELS)),
+    type=click.Choice(model_names()),
     default="bayes",
     show_default=True,
     help="The predictor: ours, or a baseline to compare with.",
@@ -54,8 +55,7 @@ _COLUMNS = (
     type=click.Choice(REFERENCES),
     default="ours",
     show_default=True,
-    help="Which networks are measured on the unseen device: D-optimal, chosen one by one, HELP's "
-    "ten, or random.",
+    help="Which networks are measured: D-optimal, HELP's ten, random, or chosen one by one.",
 )
 @click.option(
     "--leave-one-out",

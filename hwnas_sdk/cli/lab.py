@@ -85,7 +85,7 @@ def search_options(function: FC) -> FC:
                 default="error,latency",
                 show_default=True,
                 metavar="LIST",
-                help="What to minimise: two or three of error, latency, memory.",
+                help="What to minimise: two or three of error, latency, energy, memory.",
             ),
             click.option(
                 "--candidates",
@@ -161,6 +161,8 @@ def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     from hwnas_sdk.cli.render import table
 
     for verdict in verdicts:
+        word = _ORIGIN_WORDS[verdict.origin]
+        has_energy = any(row.energy_mj is not None for row in verdict.candidates)
         rows = [
             (
                 shown_arch(row.arch, console),
@@ -169,25 +171,31 @@ def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
                 row.measured_ms,
                 None if row.ci95_ms is None else f"±{row.ci95_ms:.2g}",
                 row.peak_memory_mib,
+                *((row.predicted_mj, row.energy_mj) if has_energy else ()),
                 "yes" if row.on_measured_front else "",
                 _shown_flags(row.flags),
             )
             for row in sorted(verdict.candidates, key=lambda r: r.measured_ms or float("inf"))
         ]
         columns = (
-            "network", "error % (predicted)", "predicted ms", "measured ms", "95 %",
-            "peak MiB", "front", "flags",
+            "network", "error % (predicted)", "predicted ms", f"{word} ms", "95 %", "peak MiB",
+            *(("predicted mJ", f"{word} mJ") if has_energy else ()), "front", "flags",
         )  # fmt: skip
         console.print(table(columns, rows, title=f"round {verdict.round}"))
         n = sum(row.measured_ms is not None for row in verdict.candidates)
         console.print(
-            f"{n} of {len(verdict.candidates)} measured; predicted vs measured: "
+            f"{n} of {len(verdict.candidates)} {word}; predicted vs {word}: "
             f"Spearman {_figure(verdict.spearman)}, Kendall {_figure(verdict.kendall)}, "
             f"mean error {_figure(verdict.mape_pct, 1)} %; "
             f"{len(verdict.dominated_after_measuring)} fell off the front",
             markup=False,
         )
 
+
+_ORIGIN_WORDS: Mapping[str, str] = {
+    "measured": "measured", "simulated": "simulated", "imported": "table", "predicted": "predicted",
+}  # fmt: skip
+"""What a device's numbers are called: a model's are never a measurement."""
 
 NARROW = 140
 """Columns below which networks are shown as #INDEX, which every command takes as well."""

@@ -87,11 +87,13 @@ def loop(
 
     lab = open_lab(app)
     session = lab.device(device)
+    search = make_search_plan(options, seed=seed)
+    energy = "energy" in search.objectives
     plan = LoopPlan(
         device=device,
         device_id=session.spec.id,
-        search=make_search_plan(options, seed=seed),
-        settings=make_settings(settings, threads, runtime=runtime),
+        search=search,
+        settings=make_settings(settings, threads, runtime=runtime, energy=energy),
         references=references,
         rounds=rounds,
         folded=folded,

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--layers",
     is_flag=True,
-    help="Measure every layer of the networks alone as well, and compare their sum.",
+    help="Measure every different layer of the networks alone too, and compare with the sums.",
 )
 @settings_options
 @folded_option(default=False)
@@ -80,9 +80,8 @@ def measure(
 
     A TARGET is an architecture string (or #INDEX) of NAS-Bench-201, space:nasbench201 for --n
     random networks, or the path of an .onnx file (or a .tflite file, on a board with LiteRT's
-    benchmark_model as its --runner). With --layers, equal layers are measured once for all
-    networks, beside the networks themselves; they enter no data set of networks. Exit 5 when a
-    network got no valid measurement. Interrupted, the same command continues.
+    benchmark_model as its --runner). Exit 5 when a network got no valid measurement. Interrupted,
+    the same command continues.
     """
     chosen = make_settings(settings, threads, runtime=runtime, energy=energy, batch=batch)
     networks = _expand(targets, n, seed)
@@ -92,19 +91,13 @@ def measure(
             code="bad_batch",
             hint="export the file with another batch, or fix a dynamic one with --fix-dim N=4",
         )
-    n_networks = len(networks)
-    archs: list[Architecture] = []
-    if layers:
-        from hwnas_sdk.cli.measure_layers import architectures_of, count_with_layers
-
-        archs = architectures_of(networks)
-        n_networks = count_with_layers(archs, folded=folded)
-    estimate_s = n_networks * chosen.estimated_s()
+    n_parts = _n_parts(networks, folded=folded) if layers else len(networks)
+    estimate_s = n_parts * chosen.estimated_s()
     if dry_run:
         if ":" not in device:
             app.inventory().get(device)
         shown = [str(network) for network in targets]
-        plan = {"device": device, "targets": shown, "n_networks": n_networks, "layers": layers,
+        plan = {"device": device, "targets": shown, "n_networks": n_parts,
                 "settings": settings, "runtime": runtime, "threads": threads, "folded": folded,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -112,11 +105,13 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, n_networks, estimate_s, session.spec.name)
+    announce(app, n_parts, estimate_s, session.spec.name)
     if layers:
-        from hwnas_sdk.cli.measure_layers import show_layers
+        from hwnas_sdk.cli.layers_view import measure_layers_and_show
 
-        show_layers(app, lab, session, archs, chosen, folded=folded, seed=seed)
+        measure_layers_and_show(
+            app, lab, _architectures(networks), session, chosen, folded=folded, seed=seed
+        )
         return
     results = lab.measure(
         networks, on=session, settings=chosen, folded=folded, fixed_dims=_dims(fix_dims), seed=seed
@@ -126,7 +121,7 @@ def measure(
     answer = {
         "device": session.spec.name,
         "run": run_id,
-        "measurements": [document(arch, m) for arch, m in rows],
+        "measurements": [_document(arch, m) for arch, m in rows],
     }
 
     def draw(console: Console) -> None:
@@ -157,6 +152,34 @@ def measure(
             code="invalid_measurements",
             hint="see `hwnas doctor`; the invalid records are kept and shown in the report",
         )
+
+
+def _architectures(networks: Sequence[Architecture | Path | str]) -> list[Architecture]:
+    """Each network once. Raises: ConfigError for a file, whose layers are not known."""
+    from hwnas_sdk.core.types import Architecture
+
+    found = [network for network in networks if isinstance(network, Architecture)]
+    if len(found) < len(networks):
+        raise ConfigError(
+            "--layers is for networks of a space; the layers of a file are not known",
+            code="bad_target",
+            hint="give an architecture string, #INDEX or space:NAME",
+        )
+    return list(dict.fromkeys(found))
+
+
+def _n_parts(networks: Sequence[Architecture | Path | str], *, folded: bool) -> int:
+    """How many networks --layers measures: the networks, their different layers, and nothing."""
+    from hwnas_sdk.predictors.layers import unique_layers
+    from hwnas_sdk.spaces import get_space
+
+    found = _architectures(networks)
+    keys = {
+        unique.key
+        for arch in found
+        for unique in unique_layers(get_space(arch.space).layers(arch, folded=folded))
+    }
+    return len(found) + len(keys) + 1
 
 
 def _dims(texts: Sequence[str]) -> dict[str, int]:
@@ -198,8 +221,7 @@ def _expand(targets: Sequence[str], n: int, seed: int) -> list[Architecture | Pa
     return networks
 
 
-def document(arch: str, m: Measurement) -> dict[str, Any]:
-    """One measurement as the contract spells it."""
+def _document(arch: str, m: Measurement) -> dict[str, Any]:
     return {
         "arch": arch,
         "artifact_sha256": m.artifact_sha256,

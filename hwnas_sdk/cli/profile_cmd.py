@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,12 +19,9 @@ from hwnas_sdk.cli.lab import (
     warn_untuned,
 )
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
-from hwnas_sdk.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from hwnas_sdk.workflows.active_profile import ActivePlan
 
 
 @click.command(short_help="Measure the reference networks on a device.")
@@ -40,20 +36,23 @@ if TYPE_CHECKING:
 @click.option(
     "--active",
     is_flag=True,
-    help="Choose each next network by what it is expected to teach, instead of a fixed set.",
+    help="Choose each network by the values measured before, until --precision or --max-networks.",
 )
 @click.option(
     "--precision",
+    "precision_pct",
     type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
     metavar="PCT",
-    help="With --active: stop when predictions are this precise (median half-width of the 90 % "
-    "intervals over the space).  [default: 10]",
+    help="With --active: stop when the typical prediction is this certain (standard deviation).",
 )
 @click.option(
     "--max-networks",
-    type=click.IntRange(min=7),
-    metavar="N",
-    help="With --active: measure at most this many networks.  [default: 20]",
+    type=click.IntRange(min=5),
+    default=20,
+    show_default=True,
+    help="With --active: measure no more than this many.",
 )
 @click.option(
     "-o",
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
+@click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
 @runtime_option()
 @settings_options
 @seed_option()
@@ -72,9 +72,10 @@ def profile(
     name: str,
     references: str,
     active: bool,
-    precision: float | None,
-    max_networks: int | None,
+    precision_pct: float,
+    max_networks: int,
     output: Path | None,
+    energy: bool,
     runtime: str,
     settings: str,
     threads: int,
@@ -84,19 +85,17 @@ def profile(
     """Measure the reference networks on device NAME, store and print its profile.
 
     Searches and predictions for the device start from its newest profile. Interrupted, the same
-    command continues. With --active it measures until predictions are precise enough or the budget
-    is spent, and says which.
+    command continues.
     """
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
-    chosen = make_settings(settings, threads, runtime=runtime)
-    limits = _active_plan(active=active, precision=precision, max_networks=max_networks)
-    n = limits.max_networks if limits else len(reference_architectures(references))
+    chosen = make_settings(settings, threads, runtime=runtime, energy=energy)
+    n = max_networks if active else len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:
-        plan = {"device": name, "references": "active" if limits else references,
-                **({} if limits is None else limits.to_json()), "n_networks": n, "runtime": runtime,
+        chosen_by = "active" if active else references
+        plan = {"device": name, "references": chosen_by, "n_networks": n, "runtime": runtime,
                 "settings": settings, "threads": threads,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -106,7 +105,18 @@ def profile(
     session = lab.device(name)
     warn_untuned(app, session, chosen)
     announce(app, n, estimate_s, session.spec.name)
-    result = lab.profile(session, references=references, active=limits, settings=chosen, seed=seed)
+    if active:
+        from hwnas_sdk.workflows.active import profile_actively
+
+        result = profile_actively(
+            lab, session, settings=chosen, precision_pct=precision_pct, max_networks=max_networks,
+            seed=seed,
+        )  # fmt: skip
+    else:
+        result = lab.profile(session, references=references, settings=chosen, seed=seed)
+    doubt = lab.beliefs(session, runtime=runtime).warning()
+    if doubt:
+        app.note(f"warning: {doubt}")
     if output is not None:
         save_profile(result, output)
     answer = {
@@ -122,10 +132,10 @@ def profile(
         "peak_memory_mib": result.peak_memory_mib,
         "flags": result.flags,
         "missing": result.missing,
-        "selection": dict(result.selection),
         "origin": result.origin,
         "measured_at": result.measured_at,
         "path": None if output is None else str(output),
+        "warning": doubt or None,
     }
 
     def draw(console: Console) -> None:
@@ -142,38 +152,7 @@ def profile(
         console.print(table(("network", "latency ms", "95 %", "peak MiB"), rows, title=title))
         if result.missing:
             console.print(f"without a valid measurement: {', '.join(result.missing)}", markup=False)
-        if result.selection:
-            console.print(_why_it_ended(result.selection), markup=False)
         if output is not None:
             console.print(f"profile written to {output}", markup=False)
 
     app.show(answer, draw)
-
-
-def _active_plan(
-    *, active: bool, precision: float | None, max_networks: int | None
-) -> ActivePlan | None:
-    """Limits of an active profile; None for a fixed reference set."""
-    from hwnas_sdk.workflows.active_profile import ActivePlan
-
-    given = {"precision_pct": precision, "max_networks": max_networks}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if changes and not active:
-        raise ConfigError(
-            "--precision and --max-networks are for an active profile",
-            code="not_active",
-            hint="add --active",
-        )
-    return ActivePlan(**changes) if active else None
-
-
-def _why_it_ended(selection: Mapping[str, Any]) -> str:
-    """One line on the precision of an active profile."""
-    reached, noise = selection["reached_pct"], selection["noise_pct"]
-    shown = "unknown" if reached is None else f"±{reached:.1f} %"
-    why = {
-        "precision": "that is what was asked for",
-        "max_networks": f"the budget is spent (asked for: {selection['precision_pct']:g} %)",
-    }.get(selection["stopped"], "no network is left to measure")
-    floor = "" if noise is None else f"; scatter of one measurement alone: ±{noise:.1f} %"
-    return f"{selection['n_networks']} networks, predictions precise to {shown}: {why}{floor}"

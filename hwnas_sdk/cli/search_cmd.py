@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the front as JSON, the input of 'hwnas verify'.",
 )
+@click.option(
+    "--zero-measurements",
+    is_flag=True,
+    help="Start from the closest known profile of another device; nothing measured on this one.",
+)
 @device_option()
 @seed_option()
 @dry_run_option()
@@ -43,14 +48,16 @@ def search(
     device: str,
     folded: bool,
     runtime: str,
+    zero_measurements: bool,
     seed: int,
     dry_run: bool,
     **options: Any,
 ) -> None:
     """Search the best trade-offs for a device from its profile; nothing is measured.
 
-    The device needs a profile (see 'hwnas profile'). Latencies are predicted from it, errors by a
-    model of CIFAR-10 accuracies; 'hwnas verify' measures the candidates.
+    The device needs a profile (see 'hwnas profile'), or --zero-measurements. Latencies are
+    predicted from it, errors by a model of CIFAR-10 accuracies; 'hwnas verify' measures the
+    candidates.
     """
     from hwnas_sdk.workflows.fronts import front_rows, front_to_mapping
 
@@ -66,9 +73,14 @@ def search(
     app.check_output(output)
     lab = open_lab(app)
     session = lab.device(device)
+    believe = lab.beliefs_unmeasured if zero_measurements else lab.beliefs
+    beliefs = believe(session, folded=folded, runtime=runtime)
+    doubt = beliefs.source or beliefs.warning()
+    if doubt:
+        app.note(f"warning: {doubt}")
     front = search_front(
         plan.get_space(),
-        lab.beliefs(session, folded=folded, runtime=runtime),
+        beliefs,
         plan=plan,
         device_id=session.spec.id,
         on_event=app.progress,
@@ -83,6 +95,8 @@ def search(
         "n_evaluations": front.n_evaluations,
         "duration_s": front.duration_s,
         "provenance": front.provenance,
+        "zero_measurements": zero_measurements,
+        "warning": doubt or None,
         "path": None if output is None else str(output),
     }
 
@@ -92,10 +106,10 @@ def search(
         rows = [
             (shown_arch(row["arch"], console), row["error_pct"], row["latency_ms"],
              row["latency_sd_ms"],
-             row["peak_memory_mib"])
+             row["energy_mj"], row["peak_memory_mib"])
             for row in front_rows(front)
         ]  # fmt: skip
-        columns = ("network", "error %", "latency ms", "sd ms", "peak MiB")
+        columns = ("network", "error %", "latency ms", "sd ms", "energy mJ", "peak MiB")
         title = f"{session.spec.name}: predicted, not measured ({front.method})"
         console.print(table(columns, rows, title=title))
         if output is not None:

@@ -55,7 +55,8 @@ def verify(
             code="bad_front",
             hint="write one with `hwnas search -o FRONT.json`",
         ) from None
-    chosen = make_settings(settings, threads, runtime=runtime)
+    wants_energy = "energy" in candidates.objectives
+    chosen = make_settings(settings, threads, runtime=runtime, energy=wants_energy)
     n = len(candidates.candidates)
     if dry_run:
         plan = {"device": device, "n_networks": n, "settings": settings,

@@ -140,9 +140,9 @@ class LayerGraph:
                 raise ExportError(f"layer {layer.name!r}: unknown operator {layer.op!r}")
             if layer.name in seen:
                 raise ExportError(f"layer {layer.name!r} is defined twice")
-            missing = [name for name in layer.inputs if name not in seen]
-            if missing:
-                raise ExportError(f"layer {layer.name!r} reads {missing[0]!r}, which is not there")
+            if not seen.issuperset(layer.inputs):
+                missing = next(name for name in layer.inputs if name not in seen)
+                raise ExportError(f"layer {layer.name!r} reads {missing!r}, which is not there")
             seen.add(layer.name)
         if not self.layers or self.layers[0].op != "input":
             raise ExportError("a layer graph starts with its input")

@@ -125,8 +125,7 @@ class DeviceProfile:
 
     Sequences run parallel to `architectures` (official strings). `settings` and `environment` say
     how it was measured; two profiles of different `reference_set` cannot be compared. `missing` are
-    references that got no valid measurement. `selection` says how an active profile chose its
-    networks, how precise it became and why it ended; it is empty for a fixed reference set.
+    references that got no valid measurement.
     """
 
     device_id: str
@@ -148,7 +147,6 @@ class DeviceProfile:
     flags: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     source: str = ""
-    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +220,7 @@ class VerifiedCandidate:
     flags: tuple[str, ...]
     on_predicted_front: bool
     on_measured_front: bool
+    predicted_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +230,10 @@ class Verdict:
     Rank correlations and the percentage error are over the candidates with a valid measurement,
     None where fewer than two have one. Both hypervolumes use the same box, `hypervolume_reference`
     (error_pct, latency_ms), after scaling by it, so they lie in [0, 1].
+
+    Whether a candidate is on a front is judged by all `objectives`; one that was not measured for
+    every valid candidate (energy without a sensor) is left out of them. The energy figures are as
+    those of latency, None without energies. `origin` is where the device's numbers come from.
     """
 
     device_id: str
@@ -245,3 +248,7 @@ class Verdict:
     hypervolume_reference: tuple[float, float]
     dominated_after_measuring: tuple[str, ...]
     n_tied_pairs: int
+    objectives: tuple[str, ...] = ("error", "latency")
+    energy_spearman: float | None = None
+    energy_mape_pct: float | None = None
+    origin: Origin = "measured"

@@ -115,8 +115,8 @@ class Inventory:
             raise ConfigError(f"the name {name!r} is reserved", hint="it needs no adding")
         parsed = DeviceUri.parse(uri)
         find_driver(parsed)
-        if parsed.scheme == "replay":
-            # The entry must mean the same tables from every folder it is used in.
+        if parsed.scheme == "replay" or (parsed.scheme == "sim" and "/" in parsed.path):
+            # The entry must mean the same files from every folder it is used in.
             for text in (parsed.path, parsed.options.get("energy_table", "")):
                 if text and not text.startswith(("/", "~")):
                     uri = uri.replace(text, str(Path(text).resolve()), 1)

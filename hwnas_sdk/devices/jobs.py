@@ -42,6 +42,7 @@ class JobItem:
         expected: the host's output for the input of `input_seed` (first 64 values), or None when
             nobody computed it.
         input_seed: seed of the input the device feeds.
+        folded: which form of the architecture, for devices that make the network themselves.
     """
 
     item: str
@@ -50,6 +51,7 @@ class JobItem:
     artifact: Artifact | None
     expected: tuple[float, ...] | None = None
     input_seed: int = 0
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ def _item_json(entry: JobItem) -> dict[str, Any]:
         "artifact": _artifact_json(entry.artifact),
         "expected": None if entry.expected is None else list(entry.expected),
         "input_seed": entry.input_seed,
+        "folded": entry.folded,
     }
 
 
@@ -261,4 +264,5 @@ def _item_of(payload: Mapping[str, Any]) -> JobItem:
         artifact=_artifact_of(payload["artifact"]),
         expected=None if expected is None else tuple(float(value) for value in expected),
         input_seed=payload["input_seed"],
+        folded=payload.get("folded", False),  # jobs of older versions do not have it
     )

@@ -200,6 +200,7 @@ def _details(
         "energy",
         "invocations",
         "raw_text",
+        "simulation",
     ):
         if got.facts.get(key) is not None:
             details[key] = got.facts[key]

@@ -102,9 +102,9 @@ def export_architecture(
 def export_graph(
     graph: LayerGraph, *, cache: ArtifactCache, seed: int = 0, batch: int = 1
 ) -> Artifact:
-    """Write any layer graph with seeded random weights as a checked ONNX file into `cache`.
+    """Write any layer graph with random weights as a checked ONNX file into `cache`.
 
-    Raises: ExportError for a graph that cannot be written, DataError for the cache.
+    Raises: ExportError for a layer that cannot be written; DataError when the cache cannot.
     """
     note = f"random {seed}"
     key = content_id([graph.id, graph.arch_id, note, batch, PRODUCER], length=32)

@@ -1,4 +1,9 @@
-"""Posterior of a new device's latency weights, averaged over a grid of hyper-parameters."""
+"""Posterior of a new device's latency weights, averaged over hyper-parameters and outliers.
+
+A measurement that something else on the board disturbed is too slow, sometimes several times. One
+of those among ten would bend the whole model, so the posterior also averages over which rows are
+outliers: under such a hypothesis the row is left out and costs a fixed, small probability.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,15 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 _NEGLIGIBLE: Final = 1e-4  # posterior probability below which a grid point is dropped
+_LEAST_ROWS: Final = 5  # with fewer rows nothing tells an outlier from a device unlike the others
+_FEW_ROWS: Final = 40  # up to this many, outliers are tried one by one
+_MOST_ONE_BY_ONE: Final = 2
+_N_CANDIDATES: Final = 3
+_SUSPECT_SD: Final = 1.5  # leave-one-out deviation of a row worth trying to leave out
+_CLEAR_SD: Final = 5.0  # of a row left out at once where rows are many
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +36,11 @@ class PriorSettings:
         transfer_sd: alpha, weight of the known devices' covariance.
         group_sd: feature group -> sd of a device's own deviation per feature, share of the scale.
         noise_grid: relative noise levels; `transfer_grid`: values of t; `own_grid`: values of b.
-        noise_log_sd: least width of the log-normal noise prior.
+        noise_log_sd: width of the log-normal noise prior of a device unlike all known ones.
+        kin_log_sd: the same for a device like a known one, around that one's noise.
+        kin_distance: relative distance of references at which two devices are alike.
+        outlier_rate: how often a measurement is disturbed; 0 trusts every one.
+        outlier_density: of a disturbed one's excess, per share of the typical latency.
         ridge: regularisation of a known device's weights, in rows.
     """
 
@@ -43,10 +59,17 @@ class PriorSettings:
             "pattern_dead": 0.02,
         }
     )
-    noise_grid: tuple[float, ...] = (0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16)
-    transfer_grid: tuple[float, ...] = (0.5, 1.0, 2.0)
-    own_grid: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    noise_grid: tuple[float, ...] = (
+        0.0005, 0.001, 0.0015, 0.0025, 0.004, 0.0065, 0.01, 0.016, 0.026, 0.042, 0.07, 0.11, 0.18,
+        0.3,
+    )  # fmt: skip
+    transfer_grid: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    own_grid: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     noise_log_sd: float = 1.5
+    kin_log_sd: float = 0.5
+    kin_distance: float = 0.05
+    outlier_rate: float = 0.02
+    outlier_density: float = 0.3
     ridge: float = 3.0
 
 
@@ -65,6 +88,25 @@ class PriorParts:
 
 
 @dataclass(frozen=True, slots=True)
+class Posterior:
+    """What is known of a device's weights after its measurements.
+
+    Attributes:
+        shift: of the prior mean, (F,).
+        covariance: (F, F).
+        noise_variance: mean over the grid.
+        outlier_probability: of each row, (k,).
+        log_evidence: of the rows, averaged over the grid and outliers.
+    """
+
+    shift: Floats
+    covariance: Floats
+    noise_variance: float
+    outlier_probability: Floats
+    log_evidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     """One (t, b) of the grid with all noise levels; eigenvectors of the rows' covariance."""
 
@@ -75,6 +117,35 @@ class _Pair:
     totals: Floats  # eigenvalues plus noise, (n_noise, k)
 
 
+@dataclass(frozen=True, slots=True)
+class _Hypothesis:
+    """The grid, given which rows are no outliers."""
+
+    kept: Indices
+    rows_given: bool  # False: compressed to as many as there are features
+    crossed: PriorParts  # covariance times rows, (F, k) each
+    pairs: tuple[_Pair, ...]
+    log_joint: Floats  # (n_pairs, n_noise)
+
+    @property
+    def log_evidence(self) -> float:
+        return float(np.logaddexp.reduce(self.log_joint, axis=None))
+
+    def probability(self) -> Floats:
+        share: Floats = np.exp(self.log_joint - self.log_evidence)
+        return share
+
+    def leave_one_out(self) -> Floats:
+        """Deviation of each kept row from what the others predict, in its sd, (k,)."""
+        total = np.zeros(len(self.kept))
+        for pair, share in zip(self.pairs, self.probability(), strict=True):
+            for level in np.flatnonzero(share > _NEGLIGIBLE):
+                precision = (pair.vectors**2) @ (1.0 / pair.totals[level])
+                solved = pair.vectors @ (pair.along / pair.totals[level])
+                total += share[level] * solved / np.sqrt(precision)
+        return total
+
+
 def condition(
     parts: PriorParts,
     x: Floats,
@@ -82,8 +153,9 @@ def condition(
     *,
     settings: PriorSettings,
     log_noise: tuple[float, float],
-) -> tuple[Floats, Floats, float]:
-    """Posterior of the weights around the prior mean, averaged over the grid.
+    log_factor: Floats | None = None,
+) -> Posterior:
+    """Posterior of the weights around the prior mean, averaged over the grid and outliers.
 
     Args:
         parts: prior covariance of the weights.
@@ -91,9 +163,46 @@ def condition(
         residual: what the prior mean leaves of their values, (k,).
         settings: the grid.
         log_noise: mean and sd of the prior of the log noise.
-
-    Returns the shift of the mean (F,), the covariance (F, F) and the mean noise variance.
+        log_factor: log of how much noisier than the device's own noise each row is, (k,).
     """
+    wider = np.zeros(len(x)) if log_factor is None else log_factor
+    everything = np.arange(len(x))
+
+    def suppose(kept: Indices) -> _Hypothesis:
+        left_out = np.setdiff1d(everything, kept)
+        weight = 0.0
+        if len(left_out):
+            weight += len(left_out) * np.log(settings.outlier_rate * settings.outlier_density)
+        weight += len(kept) * (np.log1p(-settings.outlier_rate) - 0.5 * np.log(2 * np.pi))
+        weight -= float(wider[kept].sum())
+        return _suppose(
+            parts, x[kept], residual[kept], kept, settings=settings, log_noise=log_noise, add=weight
+        )
+
+    hypotheses = [suppose(everything)]
+    if settings.outlier_rate > 0 and len(x) >= _LEAST_ROWS:
+        best = hypotheses[0]
+        for _ in range(_MOST_ONE_BY_ONE):
+            more = [suppose(kept) for kept in _proposals(best, parts, x, residual, settings)]
+            hypotheses += more
+            better = max(more, key=lambda h: h.log_evidence, default=best)
+            if better.log_evidence <= best.log_evidence:
+                break
+            best = better
+    return _average(hypotheses, parts, settings, len(x))
+
+
+def _suppose(
+    parts: PriorParts,
+    x: Floats,
+    residual: Floats,
+    kept: Indices,
+    *,
+    settings: PriorSettings,
+    log_noise: tuple[float, float],
+    add: float,
+) -> _Hypothesis:
+    """Evidence of every grid point for the rows `kept`, plus `add`."""
     n_samples = len(residual)
     lost = 0.0  # squared length of what compression removes: pure noise
     if n_samples > x.shape[1]:
@@ -105,10 +214,10 @@ def condition(
     n_lost = n_samples - len(residual)
     log_sds = np.log(settings.noise_grid)
     noise = np.exp(2 * log_sds)
-    known_by_level = -0.5 * ((log_sds - log_noise[0]) / log_noise[1]) ** 2
-    known_by_level -= n_lost * log_sds + 0.5 * lost / noise
+    by_level = -0.5 * ((log_sds - log_noise[0]) / log_noise[1]) ** 2
+    by_level = by_level - np.logaddexp.reduce(by_level) - n_lost * log_sds - 0.5 * lost / noise
     # Small matrices per grid point: everything (F, F) or (F, k) is made once.
-    crossed = PriorParts(parts.scale @ x.T, parts.known @ x.T, parts.own @ x.T)  # (F, k) each
+    crossed = PriorParts(parts.scale @ x.T, parts.known @ x.T, parts.own @ x.T)
     rows = PriorParts(x @ crossed.scale, x @ crossed.known, x @ crossed.own)  # (k, k) each
     pairs, evidence = [], []
     for transfer in settings.transfer_grid:
@@ -118,31 +227,72 @@ def condition(
             totals = np.maximum(values, 0.0) + noise[:, None]
             pairs.append(_Pair(transfer, own, vectors, along, totals))
             fit = (along**2 / totals).sum(axis=1) + np.log(totals).sum(axis=1)
-            evidence.append(known_by_level - 0.5 * fit)
-    probability = np.exp(np.array(evidence) - np.max(evidence))  # (n_pairs, n_noise)
-    probability[probability < _NEGLIGIBLE * probability.sum()] = 0.0
-    probability /= probability.sum()
-    shift, covariance = _mixture(pairs, probability, parts, crossed)
-    return shift, covariance, float((probability @ noise).sum())
+            evidence.append(by_level - 0.5 * fit + add)
+    given = n_lost == 0
+    return _Hypothesis(kept, given, crossed, tuple(pairs), np.array(evidence))
+
+
+def _proposals(
+    best: _Hypothesis,
+    parts: PriorParts,
+    x: Floats,
+    residual: Floats,
+    settings: PriorSettings,
+) -> list[Indices]:
+    """Rows to keep if one more of them (or, of many, all clear ones) were outliers."""
+    if best.rows_given:
+        deviation = best.leave_one_out()
+    else:
+        shift, _, noise = _mixture([best], [best.probability()], parts, settings)
+        deviation = (residual[best.kept] - x[best.kept] @ shift) / np.sqrt(noise)
+    if len(best.kept) > _FEW_ROWS:
+        clear = deviation > _CLEAR_SD
+        return [best.kept[~clear]] if clear.any() else []
+    order = np.argsort(-deviation)[:_N_CANDIDATES]
+    return [np.delete(best.kept, i) for i in order if deviation[i] > _SUSPECT_SD]
+
+
+def _average(
+    hypotheses: Sequence[_Hypothesis], parts: PriorParts, settings: PriorSettings, n_rows: int
+) -> Posterior:
+    top = max(float(h.log_joint.max()) for h in hypotheses)
+    shares = [np.exp(h.log_joint - top) for h in hypotheses]
+    whole = sum(float(share.sum()) for share in shares)
+    evidence = top + float(np.log(whole))
+    outlier = np.ones(n_rows)
+    for hypothesis, share in zip(hypotheses, shares, strict=True):
+        outlier[hypothesis.kept] -= share.sum() / whole
+        share[share < _NEGLIGIBLE * whole] = 0.0
+    whole = sum(float(share.sum()) for share in shares)
+    shares = [share / whole for share in shares]
+    shift, covariance, noise = _mixture(hypotheses, shares, parts, settings)
+    return Posterior(shift, covariance, noise, outlier, evidence)
 
 
 def _mixture(
-    pairs: Sequence[_Pair], probability: Floats, parts: PriorParts, crossed: PriorParts
-) -> tuple[Floats, Floats]:
-    """Mean (F,) and covariance (F, F) of the mixture of all grid points."""
+    hypotheses: Sequence[_Hypothesis],
+    shares: Sequence[Floats],
+    parts: PriorParts,
+    settings: PriorSettings,
+) -> tuple[Floats, Floats, float]:
+    """Mean (F,), covariance (F, F) and noise variance of the mixture of all grid points."""
     covariance = np.zeros_like(parts.scale)
-    means, shares = [], []
-    for pair, share in zip(pairs, probability, strict=True):
-        if not share.any():
-            continue
-        gain = crossed.at(pair.transfer, pair.own) @ pair.vectors  # (F, k)
-        removed = share @ (1.0 / pair.totals)
-        covariance += share.sum() * parts.at(pair.transfer, pair.own) - gain * removed @ gain.T
-        levels = share > 0
-        means.append((pair.along / pair.totals[levels]) @ gain.T)  # (n_levels, F)
-        shares.append(share[levels])
-    every, weight = np.concatenate(means), np.concatenate(shares)
+    means, weights = [], []
+    noise = 0.0
+    for hypothesis, probability in zip(hypotheses, shares, strict=True):
+        noise += float((probability @ np.square(settings.noise_grid)).sum())
+        crossed = hypothesis.crossed
+        for pair, share in zip(hypothesis.pairs, probability, strict=True):
+            if not share.any():
+                continue
+            gain = crossed.at(pair.transfer, pair.own) @ pair.vectors  # (F, k)
+            removed = share @ (1.0 / pair.totals)
+            covariance += share.sum() * parts.at(pair.transfer, pair.own) - gain * removed @ gain.T
+            levels = share > 0
+            means.append((pair.along / pair.totals[levels]) @ gain.T)  # (n_levels, F)
+            weights.append(share[levels])
+    every, weight = np.concatenate(means), np.concatenate(weights)
     shift: Floats = weight @ every
     apart = (every - shift) * np.sqrt(weight)[:, None]
     covariance += apart.T @ apart
-    return shift, covariance
+    return shift, covariance, noise

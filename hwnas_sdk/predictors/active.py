@@ -1,20 +1,20 @@
-"""Which network to measure next on a device, given what was measured there so far.
+"""Which network to measure next, given what was measured: the active reference set.
 
-A fixed reference set is chosen before the device is known. Once a few networks are measured, the
-posterior of `LatencyPrior.adapt` says where this device is still uncertain: how much noise it has
-and how far it lies from the known devices moves with every measurement. `next_reference` looks one
-measurement ahead: under the posterior as a Gaussian, measuring the cell c takes
+The next one is the candidate whose measurement is expected to take most off the uncertainty about
+typical networks: the summed relative variance of a fixed sample of targets falls by
+cov(target, candidate)^2 / (var(candidate) + noise^2). The posterior integrates over how noisy the
+device is and how far from the known ones, so the choice depends on the values seen so far. The
+first `N_START` are the designed references, since without a value there is no scale to be
+uncertain about.
 
-    sum over the pool's cells i of  cov(i, c)^2 / (var(c) + noise^2),   all as shares of latency,
+Everything is determined by the measurements and the seed: a search that was interrupted chooses
+the same networks again.
 
-off the total predictive variance, whatever its value turns out to be (an I-optimal design, one
-step at a time); the cell that takes off most is measured next. The pool stands for the space, so
-that the extreme cells D-optimality loves are taken only as far as typical ones gain by them.
+Source: integrated variance (I-optimality; Cohn 1996).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from typing import Final
 
 import numpy as np
@@ -22,117 +22,65 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
-from hwnas_sdk.predictors.metrics import Z_90
+from hwnas_sdk.predictors.bayes import LatencyModel
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
-N_START: Final = 7
-"""Networks of the fixed design measured before the device's own posterior chooses."""
-
-N_CANDIDATES: Final = 2000
-N_POOL: Final = 400
-"""Cells that may be chosen, and those of them that stand for the space, drawn once."""
+N_START: Final = 5
+_N_TARGETS: Final = 512
+_N_CANDIDATES: Final = 2048
 
 
-def candidate_rows(eligible: NDArray[np.bool_], *, n: int = N_CANDIDATES, seed: int = 0) -> Indices:
-    """Rows that may be chosen: at most `n` eligible ones, drawn once by `seed`, in random order.
+def next_network(
+    posterior: LatencyModel, features: Floats, *, eligible: Bools, seed: int = 0
+) -> int:
+    """Row of the network to measure next.
 
-    The first `N_POOL` of them stand for the space.
+    Args:
+        posterior: adapted to what was measured so far.
+        features: of n networks, (n, F).
+        eligible: which may be measured: live ones that were not yet, (n,).
+        seed: of the targets and candidates that are looked at.
 
-    Shapes: eligible (n_cells,) -> (<= n,). Raises: ConfigError when no row is eligible.
+    Raises: ConfigError when none is eligible.
     """
+    allowed = np.flatnonzero(eligible)
+    if not len(allowed):
+        raise ConfigError("no network is left to measure")
+    targets = _relative(posterior, features[_targets(eligible, seed)])
+    rng = child_rng(seed, "active candidates", posterior.n_samples)
+    chosen = np.sort(rng.permutation(allowed)[:_N_CANDIDATES])
+    candidates = _relative(posterior, features[chosen])
+    shared = targets @ posterior.covariance @ candidates.T  # (targets, candidates)
+    variance = np.einsum("nf,fg,ng->n", candidates, posterior.covariance, candidates, optimize=True)
+    gain = (shared**2).sum(axis=0) / (np.maximum(variance, 0.0) + posterior.noise_variance)
+    return int(chosen[int(gain.argmax())])
+
+
+def uncertainty_pct(
+    posterior: LatencyModel, features: Floats, *, eligible: Bools, seed: int = 0
+) -> float:
+    """Median relative standard deviation of the mean latency of typical networks, in percent.
+
+    It is that of the mean, not of one more measurement: noise does not count. Shapes: as above.
+    """
+    x = features[_targets(eligible, seed)]
+    standard = posterior.prior.standardise(x)
+    variance = np.einsum("nf,fg,ng->n", standard, posterior.covariance, standard, optimize=True)
+    mean = np.maximum(standard @ posterior.weights, 1e-6)
+    return float(100.0 * np.median(np.sqrt(np.maximum(variance, 0.0)) / mean))
+
+
+def _targets(eligible: Bools, seed: int) -> NDArray[np.int64]:
     rows = np.flatnonzero(eligible)
-    if not rows.size:
-        raise ConfigError("no live cell to choose from")
-    drawn: Indices = child_rng(seed, "active references").permutation(rows)[:n].astype(np.int64)
-    return drawn
+    if not len(rows):
+        raise ConfigError("no network to be uncertain about")
+    return np.sort(child_rng(seed, "active targets").permutation(rows)[:_N_TARGETS])
 
 
-def variance_reduction(model: LatencyModel, candidates: Floats, pool: Floats) -> Floats:
-    """How much of the pool's mean relative variance measuring each candidate would take off.
-
-    Shapes: candidates (n, F), pool (m, F) features -> (n,). Unit: squared share of a cell's typical
-    latency; 0 or more.
-    """
-    prior = model.prior
-    x, y = prior.standardise(candidates), prior.standardise(pool)
-    x, y = x / prior.typical(x)[:, None], y / prior.typical(y)[:, None]
-    spread = x @ model.covariance
-    total = np.maximum(np.einsum("nf,nf->n", spread, x), 0.0) + model.noise_variance
-    reduction: Floats = ((spread @ y.T) ** 2).mean(axis=1) / total
-    return reduction
-
-
-def next_reference(
-    model: LatencyModel,
-    features: Floats,
-    rows: Indices,
-    *,
-    taken: Collection[int] = (),
-) -> int | None:
-    """Row of the cell whose measurement is expected to teach most; None when none is left.
-
-    Args:
-        model: posterior given what was measured.
-        features: of all cells, (n, F).
-        rows: the candidates among them, see `candidate_rows`.
-        taken: rows not to choose again: measured, or impossible to measure.
-    """
-    open_rows = rows[~np.isin(rows, list(taken))]
-    if not open_rows.size:
-        return None
-    gains = variance_reduction(model, features[open_rows], features[rows[:N_POOL]])
-    return int(open_rows[gains.argmax()])
-
-
-def half_width_pct(model: LatencyModel, pool: Floats) -> float:
-    """Median over the pool of the relative half-width of the 90 % interval, in percent.
-
-    The interval is that of one measured latency: noise included, so it cannot fall below what the
-    device's own scatter allows. Infinite while the predictions are not positive.
-    """
-    prediction = model.predict(pool)
-    width = np.full(len(prediction.mean), np.inf)
-    sound = prediction.mean > 0
-    width[sound] = Z_90 * prediction.sd[sound] / prediction.mean[sound]
-    return float(100.0 * np.median(width))
-
-
-def active_references(
-    prior: LatencyPrior,
-    features: Floats,
-    k: int,
-    *,
-    start: Indices,
-    measure: Callable[[int], float],
-    eligible: NDArray[np.bool_],
-    seed: int = 0,
-) -> Indices:
-    """Choose and measure `k` cells one after the other, in the order of choosing.
-
-    Args:
-        prior: what is known before measuring.
-        features: of the n candidates, (n, F).
-        k: how many to choose.
-        start: rows measured first; the first `k` of them when there are more.
-        measure: row -> its latency; asked for chosen rows alone, for each once.
-        eligible: which candidates may be chosen, (n,); live cells only.
-        seed: of the candidates' draw.
-
-    Shapes: -> (k,). Raises: ConfigError when fewer than k are eligible.
-    """
-    allowed = np.asarray(eligible, dtype=bool)
-    if not 0 <= k <= int(allowed.sum()):
-        raise ConfigError(f"cannot pick {k} references from {int(allowed.sum())} candidates")
-    rows = candidate_rows(allowed, n=max(k, N_CANDIDATES), seed=seed)
-    chosen = [int(row) for row in start[:k]]
-    latencies = [measure(row) for row in chosen]
-    while len(chosen) < k:
-        model = prior.adapt(features[chosen], np.array(latencies))
-        row = next_reference(model, features, rows, taken=chosen)
-        assert row is not None
-        chosen.append(row)
-        latencies.append(measure(row))
-    return np.array(chosen, dtype=np.int64)
+def _relative(posterior: LatencyModel, features: Floats) -> Floats:
+    """Standardised features over the typical latency: noise is then of one size, (n, F)."""
+    x = posterior.prior.standardise(features)
+    relative: Floats = x / posterior.prior.typical(x)[:, None]
+    return relative

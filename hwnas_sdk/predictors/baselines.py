@@ -1,12 +1,13 @@
 """Cheap latency predictors every learned one must beat.
 
-Each takes the k values of the new device and, at most, the known devices' columns; none states an
-uncertainty. Sources: operation counts as in ProxylessNAS and HELP; linear transfer is our own.
+All take the k values of the new device and, at most, the known devices' columns; none has an
+uncertainty. `LinearTransfer` and `NearestDevice` answer with NaN for an architecture that the
+known devices were not measured on. Source of the list: ProxylessNAS, HELP, our linear transfer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
@@ -15,10 +16,14 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors.encodings import FEATURE_NAMES, structural_features
+from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
+from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, structural_features
 from hwnas_sdk.predictors.metrics import spearman
 from hwnas_sdk.predictors.prediction import Prediction
-from hwnas_sdk.predictors.transfer import Floats, Genotypes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Genotypes = NDArray[np.integer]
 
 # NAS-Bench-201 on CIFAR-10, per executed operator: millions of MACs and of parameters. Their rank
 # is the same on the other data sets.
@@ -26,9 +31,20 @@ MACS_M: Final = {"base": 7.78305, "raw_conv3": 35.38944, "raw_conv1": 3.93216}
 PARAMS_M: Final = {"base": 0.073306, "raw_conv3": 0.24304, "raw_conv1": 0.028}
 
 
-def counted(genotypes: Genotypes, costs: Mapping[str, float]) -> Floats:
-    """MACs or parameters from operator counts, (n, 6) -> (n,), in millions."""
-    features = structural_features(genotypes)
+@dataclass(frozen=True)
+class Formula:
+    """An adapted baseline: a function of genotypes, without uncertainty."""
+
+    mean: Callable[[Ints], Floats]
+
+    def predict(self, genotypes: Genotypes) -> Prediction:
+        """Mean, and NaN for the sd. Shapes: (n, 6) -> two (n,)."""
+        cells = checked_cells(genotypes)
+        return Prediction(self.mean(cells), np.full(len(cells), np.nan))
+
+
+def counted(features: Floats, costs: Mapping[str, float]) -> Floats:
+    """MACs or parameters from operator counts, (n, F) -> (n,), in millions."""
     total = np.full(len(features), costs["base"])
     for name, cost in costs.items():
         if name != "base":
@@ -36,186 +52,159 @@ def counted(genotypes: Genotypes, costs: Mapping[str, float]) -> Floats:
     return total
 
 
-@dataclass(frozen=True)
-class Line:
-    """y = offset + slope * x."""
-
-    offset: float
-    slope: float
-
-    @classmethod
-    def fit(cls, x: Floats, y: Floats) -> Line:
-        """Least squares with slope >= 0. Shapes: (k,), (k,)."""
-        spread = float(((x - x.mean()) ** 2).sum())
-        covariance = float(((x - x.mean()) * (y - y.mean())).sum())
-        slope = max(covariance / spread, 1e-9) if spread > 0 else 1.0
-        return cls(float(y.mean() - slope * x.mean()), slope)
-
-    def __call__(self, x: Floats) -> Floats:
-        """Values on the line, (n,) -> (n,)."""
-        return self.offset + self.slope * x
+def straight_line(x: Floats, y: Floats) -> tuple[float, float]:
+    """Offset and slope >= 0 of least squares, (k,) and (k,); slope 1 where x does not vary."""
+    spread = float(((x - x.mean()) ** 2).sum())
+    covariance = float(((x - x.mean()) * (y - y.mean())).sum())
+    # A slope of nothing would tie every architecture; this keeps the order of x.
+    least = 1e-9 * float(np.abs(y).mean())
+    slope = max(covariance / spread, least) if spread > 0 else 1.0
+    return float(y.mean() - slope * x.mean()), slope
 
 
-def checked_values(values: Floats, n: int) -> Floats:
-    """`values` as floats. Raises: ModelError unless they are n > 0 positive numbers."""
-    y = np.asarray(values, dtype=np.float64)
-    if y.shape != (n,) or not n or not (np.isfinite(y).all() and (y > 0).all()):
-        raise ModelError(
-            "a latency model needs at least one measurement, all of them positive numbers",
-            hint="leave out what was not measured",
-        )
-    return y
-
-
-def without_sd(mean: Floats) -> Prediction:
-    """A prediction that states no uncertainty."""
-    return Prediction(mean, np.full(len(mean), np.nan))
-
-
-@dataclass(frozen=True)
-class AdaptedCount:
-    """A line through the counts of the measured cells."""
-
-    line: Line
-    costs: Mapping[str, float]
-
-    def predict(self, genotypes: Genotypes) -> Prediction:
-        """See `AdaptedModel.predict`."""
-        return without_sd(self.line(counted(genotypes, self.costs)))
-
-
-class CountModel:
-    """Latency is a line over an operation count; learns nothing from other devices."""
+class _Counts:
+    """Latency = offset + slope * a count of operations."""
 
     costs: ClassVar[Mapping[str, float]]
 
     @classmethod
     def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
-        """See `TransferModel.fit`."""
-        del genotypes, known, seed
+        """Nothing is learned from known devices; they are checked."""
+        del seed
+        checked_known(genotypes, known)
         return cls()
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
-    ) -> AdaptedCount:
-        """See `TransferModel.adapt`."""
+    ) -> Formula:
+        """Fit offset and slope. `rel_sd` is not used."""
         del rel_sd
-        y = checked_values(values, len(genotypes))
-        return AdaptedCount(Line.fit(counted(genotypes, self.costs), y), self.costs)
+        cells, y = checked_samples(genotypes, values)
+        offset, slope = straight_line(self._count(cells), y)
+        return Formula(lambda rows: offset + slope * self._count(rows))
+
+    def _count(self, cells: Ints) -> Floats:
+        return counted(structural_features(cells), self.costs)
 
 
-class FlopsModel(CountModel):
+class FlopsModel(_Counts):
     """Multiply-accumulates."""
 
     costs = MACS_M
 
 
-class ParamsModel(CountModel):
+class ParamsModel(_Counts):
     """Parameters."""
 
     costs = PARAMS_M
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Known devices' values, found by architecture.
+class AdditiveCosts:
+    """Latency = constant + a cost >= 0 per operator and kind, fitted to the samples alone.
 
-    Shapes: values (n, n_devices), NaN = not measured.
+    What a layer-wise look-up table is when no layer was ever measured: its entries are estimated
+    from whole networks. A table that was measured layer by layer is `predictors/layers.py`.
     """
-
-    row_of: Mapping[tuple[int, ...], int]
-    values: Floats
-
-    @classmethod
-    def of(cls, genotypes: Genotypes, known: Mapping[str, Floats]) -> Columns:
-        """Keep the columns. Raises: ModelError without a device or for a wrong length."""
-        if not known:
-            raise ModelError("a transfer model needs at least one known device")
-        for device, column in known.items():
-            if np.shape(column) != (len(genotypes),):
-                raise ModelError(
-                    f"{device}: {np.shape(column)} latencies for {len(genotypes)} cells"
-                )
-        rows = {tuple(genes): row for row, genes in enumerate(np.asarray(genotypes).tolist())}
-        return cls(rows, np.stack([np.asarray(c, dtype=np.float64) for c in known.values()], 1))
-
-    def at(self, genotypes: Genotypes) -> Floats:
-        """Values at `genotypes`, (m, n_devices); NaN where nothing is known."""
-        rows = [self.row_of.get(tuple(genes), -1) for genes in np.asarray(genotypes).tolist()]
-        found = np.array(rows, dtype=np.int64)
-        return np.where((found >= 0)[:, None], self.values[found], np.nan)
-
-
-@dataclass(frozen=True)
-class AdaptedMixture:
-    """A weighted sum of known devices plus an intercept.
-
-    Shapes: weights (n_devices,); a device of weight None is left out.
-    """
-
-    columns: Columns
-    chosen: NDArray[np.intp]
-    intercept: float
-    weights: Floats
-
-    def predict(self, genotypes: Genotypes) -> Prediction:
-        """See `AdaptedModel.predict`; NaN where a known device was not measured."""
-        at = self.columns.at(genotypes)[:, self.chosen]
-        return without_sd(self.intercept + at @ self.weights)
-
-
-@dataclass(frozen=True)
-class ColumnModel:
-    """Keeps the known devices' columns; knows nothing of architectures they lack."""
-
-    columns: Columns
 
     @classmethod
     def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
-        """See `TransferModel.fit`."""
+        """Nothing is learned from known devices; they are checked."""
         del seed
-        return cls(Columns.of(genotypes, known))
-
-    def _references(self, genotypes: Genotypes) -> tuple[Floats, NDArray[np.intp]]:
-        """Known values at the references, (k, m), and which m devices have all of them."""
-        at = self.columns.at(genotypes)
-        complete = np.flatnonzero(np.isfinite(at).all(axis=0))
-        if not complete.size:
-            raise ModelError("no known device was measured on all reference networks")
-        return at[:, complete], complete
-
-
-class LinearTransfer(ColumnModel):
-    """Non-negative mixture of the known devices plus an intercept, fitted on the references."""
+        checked_known(genotypes, known)
+        return cls()
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
-    ) -> AdaptedMixture:
-        """See `TransferModel.adapt`."""
+    ) -> Formula:
+        """Non-negative least squares of the values on operator counts. `rel_sd` is not used."""
         del rel_sd
-        y = checked_values(values, len(genotypes))
-        at, complete = self._references(genotypes)
-        # Every device in units of its own mean: the solver then weighs them alike.
-        means = np.nanmean(self.columns.values[:, complete], axis=0)
+        cells, y = checked_samples(genotypes, values)
         level = float(y.mean())
-        design = np.column_stack([np.ones(len(y)), at / means])
-        weights, _ = optimize.nnls(design, y / level)
-        return AdaptedMixture(
-            self.columns, complete, level * float(weights[0]), level * weights[1:] / means
-        )
+        costs, _ = optimize.nnls(self._design(cells), y / level)
+        return Formula(lambda rows: level * (self._design(rows) @ costs))
+
+    @staticmethod
+    def _design(cells: Ints) -> Floats:
+        counts = structural_features(cells)[:, FEATURE_GROUPS["raw_counts"]]
+        return np.column_stack([np.ones(len(cells)), counts])
 
 
-class NearestDevice(ColumnModel):
-    """The known device that ranks the references most alike, through a line."""
+class _KnownColumns:
+    """Looks up what the known devices were measured to take."""
+
+    def __init__(self, cells: Ints, columns: Floats) -> None:
+        self._columns = columns  # (n, d)
+        self._row_of = {tuple(cell): row for row, cell in enumerate(cells.tolist())}
+
+    @classmethod
+    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+        """Keep the known devices' columns. Raises: ModelError without a device."""
+        del seed
+        cells, columns = checked_known(genotypes, known)
+        if not columns:
+            raise ModelError("no known device to carry values from")
+        matrix = np.stack(list(columns.values()), axis=1)
+        kept = np.isfinite(matrix).any(axis=0)
+        if not kept.any():
+            raise ModelError("no known device was measured on any architecture")
+        return cls(cells, matrix[:, kept] / np.nanmean(matrix[:, kept], axis=0))
+
+    def _look_up(self, cells: Ints) -> Floats:
+        """Columns in units of their own mean, (n, 6) -> (n, d), NaN = not measured."""
+        values = np.full((len(cells), self._columns.shape[1]), np.nan)
+        for row, cell in enumerate(cells.tolist()):
+            own = self._row_of.get(tuple(cell))
+            if own is not None:
+                values[row] = self._columns[own]
+        return values
+
+    def _complete(self, at_samples: Floats) -> NDArray[np.bool_]:
+        """Devices with a value on every sample; others cannot be compared there."""
+        complete = np.asarray(np.isfinite(at_samples).all(axis=0))
+        if not complete.any():
+            raise ModelError("no known device was measured on all sampled architectures")
+        return complete
+
+
+class LinearTransfer(_KnownColumns):
+    """Non-negative mixture of the known devices plus an intercept, fitted on the samples."""
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
-    ) -> AdaptedMixture:
-        """See `TransferModel.adapt`."""
+    ) -> Formula:
+        """Fit the mixture. `rel_sd` is not used.
+
+        Raises: ModelError when no known device was measured on all samples.
+        """
         del rel_sd
-        y = checked_values(values, len(genotypes))
-        at, complete = self._references(genotypes)
-        scores = [spearman(y, column) for column in at.T]
-        best = int(np.argmax([-2.0 if score is None else score for score in scores]))
-        line = Line.fit(at[:, best], y)
-        return AdaptedMixture(self.columns, complete[[best]], line.offset, np.array([line.slope]))
+        cells, y = checked_samples(genotypes, values)
+        at = self._look_up(cells)
+        used = self._complete(at)
+        level = float(y.mean())
+        weights, _ = optimize.nnls(np.column_stack([np.ones(len(y)), at[:, used]]), y / level)
+
+        def mean(rows: Ints) -> Floats:
+            mixed: Floats = level * (weights[0] + self._look_up(rows)[:, used] @ weights[1:])
+            return mixed
+
+        return Formula(mean)
+
+
+class NearestDevice(_KnownColumns):
+    """The known device that ranks the samples most alike, scaled."""
+
+    def adapt(
+        self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
+    ) -> Formula:
+        """Choose the device, fit offset and slope. `rel_sd` is not used.
+
+        Raises: ModelError when no known device was measured on all samples.
+        """
+        del rel_sd
+        cells, y = checked_samples(genotypes, values)
+        at = self._look_up(cells)
+        used = np.flatnonzero(self._complete(at))
+        scores = [spearman(y, at[:, device]) for device in used]
+        best = used[int(np.argmax([-2.0 if score is None else score for score in scores]))]
+        offset, slope = straight_line(at[:, best], y)
+        return Formula(lambda rows: offset + slope * self._look_up(rows)[:, best])

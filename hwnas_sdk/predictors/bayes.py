@@ -10,8 +10,10 @@ mixture of known ones, at its own scale (a). The diagonal lets it differ in ways
 does; the group variances were learned by leave-one-device-out and leave-one-family-out prediction
 among the 13 training devices (docs/design.md). How much noise the device has, how far it lies
 from the known ones (t) and how much it deviates on its own (b) is not fixed but integrated over a
-grid, weighted by the marginal likelihood of its measurements times a prior; the noise prior is
-the spread of the known devices' residuals. Noise is relative: timing scatter grows with the time.
+grid, weighted by the marginal likelihood of its measurements times a prior. The noise prior is that
+of the known devices whose references look alike, and wide for a device unlike all of them. Noise is
+relative: timing scatter grows with the time. Disturbed measurements are averaged out, see
+`_posterior`.
 
 The grid mixture is kept as one weight mean and covariance, which are exact for the mean and the
 variance of every prediction.
@@ -29,17 +31,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors._posterior import PriorParts, PriorSettings, condition
+from hwnas_sdk.predictors._posterior import (
+    Posterior,
+    PriorParts,
+    PriorSettings,
+    condition,
+)
 from hwnas_sdk.predictors._ridge import Ridge, standardisation
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, N_FEATURES
 from hwnas_sdk.predictors.prediction import Prediction
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 KIND: Final = "latency_prior"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 SHIPPED: Final = "nb201_latency_prior"
+_TENSORS: Final = ("center", "scale", "mean", "deviations", "log_noises")
+_MAD: Final = 0.6745  # median absolute deviation of a standard normal variable
+_UNLIKE: Final = 0.3  # weight of a device like none, where a known one at distance 0 has 1
+_SCALE_QUANTILES: Final = (0.5, 0.25, 0.75)
+_CLEARLY_BETTER: Final = 3.0  # log of the evidence ratio that makes another scale than the middle
 _FLOOR: Final = 0.05  # m(x) is held above this share of the scale
 
 
@@ -53,6 +66,7 @@ class LatencyModel:
     noise_variance: float  # of the relative noise
     scale_ms: float
     n_samples: int
+    outlier_probability: Floats  # of each measurement, (n_samples,)
 
     @property
     def noise_rel(self) -> float:
@@ -77,15 +91,14 @@ class LatencyPrior:
     """What the known devices teach about any device.
 
     Shapes: center, scale, mean (F,); deviations (n_devices, F), already weighted so that
-    deviations' deviations is their covariance.
+    deviations' deviations is their covariance; log_noises (n_devices,), of the known devices.
     """
 
     center: Floats
     scale: Floats
     mean: Floats
     deviations: Floats
-    log_noise_mean: float
-    log_noise_sd: float
+    log_noises: Floats
     log_scale_mean: float
     log_scale_sd: float
     devices: tuple[str, ...]
@@ -119,8 +132,9 @@ class LatencyPrior:
             raise ModelError("a latency prior needs at least one live cell")
         center, scale = standardisation(x_all[live])
         x = (x_all - center) * scale
-        weights, residuals, scales = [], [], []
+        weights, scales = [], []
         solvers: dict[bytes, Ridge] = {}  # devices mostly share their measured rows
+        used: list[tuple[Bools, Floats]] = []
         for device, values in latencies.items():
             y = np.asarray(values, dtype=np.float64)
             if y.shape != (len(x),):
@@ -132,20 +146,21 @@ class LatencyPrior:
             key = rows.tobytes()
             if key not in solvers:
                 solvers[key] = Ridge(x[rows], chosen.ridge)
-            w, residual = solvers[key].fit(y[rows] / typical)
-            weights.append(w)
-            residuals.append(residual)
+            weights.append(solvers[key].fit(y[rows] / typical))
+            used.append((rows, y[rows] / typical))
             scales.append(np.log(typical))
         matrix = np.stack(weights)
         mean = matrix.mean(axis=0)
-        noise = np.log(np.maximum(residuals, min(chosen.noise_grid)))
+        noises = [
+            _robust_noise((y - x[rows] @ w) / np.maximum(x[rows] @ mean, _FLOOR))
+            for (rows, y), w in zip(used, matrix, strict=True)
+        ]
         return cls(
             center=center,
             scale=scale,
             mean=mean,
             deviations=(matrix - mean) / np.sqrt(len(matrix)),
-            log_noise_mean=float(noise.mean()),
-            log_noise_sd=max(float(noise.std()), chosen.noise_log_sd),
+            log_noises=np.log(np.maximum(noises, min(chosen.noise_grid))),
             log_scale_mean=float(np.mean(scales)),
             log_scale_sd=max(float(np.std(scales)), 1.0),
             devices=tuple(latencies),
@@ -176,33 +191,78 @@ class LatencyPrior:
             )
         if not len(x):
             return self._unconditioned()
-        typical = self.typical(x)
-        scale = float(np.exp(np.median(np.log(y / typical))))
-        spread = typical.copy()
-        if rel_sd is not None:
+        if rel_sd is None:
+            known = np.zeros(len(y))
+        else:
             known = np.asarray(rel_sd, dtype=np.float64)
             if known.shape != y.shape or not np.isfinite(known).all() or (known < 0).any():
                 raise ModelError("latency model: rel_sd must hold one number >= 0 per measurement")
-            # Exact at the prior's median noise, an approximation at the other grid points.
-            spread *= np.sqrt(1.0 + (known / np.exp(self.log_noise_mean)) ** 2)
-        x = x / spread[:, None]  # rows whitened: every one has the same noise
-        shift, covariance, noise = condition(
-            self.covariance_parts,
-            x,
-            y / scale / spread - x @ self.mean,
-            settings=self.settings,
-            log_noise=(self.log_noise_mean, self.log_noise_sd),
+        # Where some cells are much dearer than on any known device, the middle of the ratios may
+        # lie on either side: the evidence decides between scales (it has one factor s per row).
+        ratios = np.log(y / self.typical(x))
+        scales = np.exp(np.quantile(ratios, _SCALE_QUANTILES))  # the middle one first
+        answers = [self._at_scale(x, y, known, float(scale)) for scale in scales]
+        evidence = np.array([answer.log_evidence for answer in answers]) - len(y) * np.log(scales)
+        evidence[0] += _CLEARLY_BETTER
+        best = int(np.argmax(evidence))
+        posterior, scale = answers[best], float(scales[best])
+        return LatencyModel(
+            self,
+            self.mean + posterior.shift,
+            posterior.covariance,
+            posterior.noise_variance,
+            scale,
+            len(y),
+            posterior.outlier_probability,
         )
-        weights = self.mean + shift
-        return LatencyModel(self, weights, covariance, noise, scale, len(y))
+
+    def _at_scale(self, x: Floats, y: Floats, rel_sd: Floats, scale: float) -> Posterior:
+        """Posterior with `scale` as the unit. Shapes: x (k, F), y and rel_sd (k,)."""
+        typical = self.typical(x)
+        log_noise = self.noise_prior(x, y / scale / typical)
+        # Exact at the prior's median noise, an approximation at the other grid points.
+        factor = np.sqrt(1.0 + (rel_sd / np.exp(log_noise[0])) ** 2)
+        spread = typical * factor
+        rows = x / spread[:, None]  # whitened: every row has the same noise
+        return condition(
+            self.covariance_parts,
+            rows,
+            y / scale / spread - rows @ self.mean,
+            settings=self.settings,
+            log_noise=log_noise,
+            log_factor=np.log(factor),
+        )
+
+    def noise_prior(self, standardised: Floats, relative: Floats) -> tuple[float, float]:
+        """Mean and sd of the log noise expected of a device.
+
+        Args:
+            standardised: features of the measured cells, (k, F).
+            relative: their latencies over scale and typical latency, (k,).
+
+        Devices alike in their references are alike in their noise: each known device counts by
+        how near it is, and beside them one that is like none of them.
+        """
+        settings = self.settings
+        every = self.mean + np.sqrt(len(self.deviations)) * self.deviations  # (n_devices, F)
+        shares = standardised @ every.T / self.typical(standardised)[:, None]
+        shares /= np.exp(np.median(np.log(np.maximum(shares, _FLOOR)), axis=0))
+        distance = np.median(np.abs(shares - relative[:, None]), axis=0) / _MAD
+        near = np.exp(-0.5 * (distance / settings.kin_distance) ** 2)
+        overall = float(self.log_noises.mean())
+        weight = np.append(near, _UNLIKE) / (near.sum() + _UNLIKE)
+        center = np.append(self.log_noises, overall)
+        sd = np.append(np.full(len(near), settings.kin_log_sd), settings.noise_log_sd)
+        mean = float(weight @ center)
+        return mean, float(np.sqrt(weight @ (sd**2 + (center - mean) ** 2)))
 
     def _unconditioned(self) -> LatencyModel:
         # The mean stands for a device of unknown scale: its variance is mostly that of the scale.
         unscaled = (1.0 + self.log_scale_sd**2) * np.outer(self.mean, self.mean)
         covariance = unscaled + self.covariance_parts.known + self.covariance_parts.own
-        noise = float(np.exp(2 * self.log_noise_mean))
+        noise = float(np.exp(2 * self.log_noises.mean()))
         scale = float(np.exp(self.log_scale_mean))
-        return LatencyModel(self, self.mean, covariance, noise, scale, 0)
+        return LatencyModel(self, self.mean, covariance, noise, scale, 0, np.empty(0))
 
     # --- pieces ---------------------------------------------------------------------------------
 
@@ -259,7 +319,6 @@ class LatencyPrior:
             metrics=metrics or {},
             settings={
                 **asdict(self.settings),
-                "log_noise": [self.log_noise_mean, self.log_noise_sd],
                 "log_scale": [self.log_scale_mean, self.log_scale_sd],
                 "devices": list(self.devices),
                 "features": len(FEATURE_NAMES),
@@ -270,6 +329,7 @@ class LatencyPrior:
             "scale": self.scale,
             "mean": self.mean,
             "deviations": self.deviations,
+            "log_noises": self.log_noises,
         }
         return save_model(path, tensors, card)
 
@@ -279,16 +339,14 @@ class LatencyPrior:
         tensors, card = load_model(path, kind=KIND, space="nasbench201", schema=SCHEMA)
         values = dict(card.settings)
         try:
-            log_noise, log_scale = values.pop("log_noise"), values.pop("log_scale")
+            log_scale = values.pop("log_scale")
             devices, n_features = tuple(values.pop("devices")), values.pop("features")
             arguments: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
             }
             settings = PriorSettings(**arguments)
             prior = cls(
-                **{k: tensors[k] for k in ("center", "scale", "mean", "deviations")},
-                log_noise_mean=log_noise[0],
-                log_noise_sd=log_noise[1],
+                **{k: tensors[k] for k in _TENSORS},
                 log_scale_mean=log_scale[0],
                 log_scale_sd=log_scale[1],
                 devices=devices,
@@ -304,6 +362,11 @@ class LatencyPrior:
     def shipped(cls) -> LatencyPrior:
         """The packaged prior, fitted on the 13 public training devices."""
         return cls.load(WEIGHTS_FOLDER / f"{SHIPPED}.safetensors")
+
+
+def _robust_noise(residuals: Floats) -> float:
+    """Standard deviation of most residuals, whatever a few disturbed ones are."""
+    return float(np.quantile(np.abs(residuals), 0.8)) / 1.2816
 
 
 def _checked(features: Floats) -> Floats:

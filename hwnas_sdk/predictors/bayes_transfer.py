@@ -1,48 +1,55 @@
-"""The hierarchical Bayesian model (`bayes.py`) behind the interface of all transfer models."""
+"""`LatencyPrior` as a transfer model: genotypes in, predictions out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.prediction import Prediction
-from hwnas_sdk.predictors.transfer import Floats, Genotypes
+
+Floats = NDArray[np.float64]
+Genotypes = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class AdaptedBayes:
-    """One device's latency model; see `LatencyModel`."""
+    """The posterior of one device."""
 
-    model: LatencyModel
+    posterior: LatencyModel
 
     @property
     def noise_rel(self) -> float:
         """Estimated relative noise of one measurement."""
-        return self.model.noise_rel
+        return self.posterior.noise_rel
 
     def predict(self, genotypes: Genotypes) -> Prediction:
-        """Mean and sd; see `AdaptedModel.predict`."""
-        return self.model.predict(structural_features(genotypes))
+        """Mean and sd of a measured value, noise included. Shapes: (n, 6) -> two (n,)."""
+        return self.posterior.predict(structural_features(checked_cells(genotypes)))
 
 
 @dataclass(frozen=True)
-class BayesTransfer:
-    """What the known devices teach about any device; see `LatencyPrior`."""
+class BayesModel:
+    """Hierarchical Bayesian transfer on structural features."""
 
     prior: LatencyPrior
 
     @classmethod
-    def fit(
-        cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0
-    ) -> BayesTransfer:
-        """Fit the prior; nothing in it is random. See `TransferModel.fit`."""
+    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+        """Fit the prior; nothing is random. Raises: as `LatencyPrior.fit`."""
         del seed
-        return cls(LatencyPrior.fit(structural_features(genotypes), known))
+        cells, columns = checked_known(genotypes, known)
+        return cls(LatencyPrior.fit(structural_features(cells), columns))
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
     ) -> AdaptedBayes:
-        """Condition on measurements; see `TransferModel.adapt`."""
-        return AdaptedBayes(self.prior.adapt(structural_features(genotypes), values, rel_sd))
+        """Condition on a device's values. Raises: as `LatencyPrior.adapt`."""
+        cells, y = checked_samples(genotypes, values, at_least=0)
+        return AdaptedBayes(self.prior.adapt(structural_features(cells), y, rel_sd))

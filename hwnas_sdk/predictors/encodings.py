@@ -50,13 +50,28 @@ def live_edges(genotypes: NDArray[np.integer]) -> Bools:
     return np.stack(live, axis=1)
 
 
-def longest_path(genotypes: NDArray[np.integer], weights: Sequence[float], live: Bools) -> Floats:
-    """Largest sum of operator `weights` over a path of `live` edges; 0 without a path, (n,)."""
+def executed_cells(genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Cells whose dead edges are set to ``none``, (n, 6) -> (n, 6)."""
+    executed: NDArray[np.int64] = np.where(live_edges(genotypes), genotypes, _NONE).astype(np.int64)
+    return executed
+
+
+def longest_path(
+    genotypes: NDArray[np.integer],
+    weights: Sequence[float],
+    live: Bools,
+    *,
+    sums: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Floats:
+    """Largest sum of operator `weights` over a path of `live` edges; 0 without a path, (n,).
+
+    `sums` are the weights of the nodes 1, 2, 3 themselves.
+    """
     cost = np.where(live, np.asarray(weights, dtype=np.float64)[genotypes], -np.inf)
     at: list[Floats] = [np.zeros(len(cost))]
-    for target in (1, 2, 3):
+    for target, own in zip((1, 2, 3), sums, strict=True):
         into = [at[s] + cost[:, e] for e, (s, t) in enumerate(_EDGES) if t == target]
-        at.append(np.max(into, axis=0))
+        at.append(np.max(into, axis=0) + own)
     longest: Floats = np.where(np.isfinite(at[3]), at[3], 0.0)
     return longest
 
@@ -207,3 +222,10 @@ for _group, _members in _names():
     _start += len(_members)
 FEATURE_NAMES: Final[tuple[str, ...]] = tuple(n for _, members in _names() for n in members)
 N_FEATURES: Final = len(FEATURE_NAMES)
+
+
+def genotypes_of(features: Floats) -> NDArray[np.int64]:
+    """Inverse of `structural_features`, (n, F) -> (n, 6)."""
+    hot = features[:, FEATURE_GROUPS["raw_edges"]].reshape(-1, N_EDGES, N_OPERATORS - 1)
+    genotypes: NDArray[np.int64] = (hot @ np.arange(1, N_OPERATORS)).astype(np.int64)
+    return genotypes

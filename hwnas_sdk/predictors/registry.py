@@ -1,38 +1,81 @@
-"""Transfer models by name. Nothing is imported before a model is asked for.
+"""Which models carry latency or energy to a new device, by name. Importing this imports none.
 
-A name stands for a class that implements `TransferModel`. Models that need torch or another extra
-live in modules of their own; the first use of one without its packages says which are missing.
+A new model is one line here and one test class that inherits `TransferModelConformance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from hwnas_sdk.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hwnas_sdk.predictors.transfer import TransferModel
 
-TRANSFER_MODELS: Final[Mapping[str, str]] = {
-    "bayes": "hwnas_sdk.predictors.bayes_transfer:BayesTransfer",
-    "flops": "hwnas_sdk.predictors.baselines:FlopsModel",
-    "params": "hwnas_sdk.predictors.baselines:ParamsModel",
-    "linear-transfer": "hwnas_sdk.predictors.baselines:LinearTransfer",
-    "nearest-device": "hwnas_sdk.predictors.baselines:NearestDevice",
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """Where a model lives.
+
+    Attributes:
+        target: ``module:class``; the module is relative to this package.
+        summary: one line for lists.
+        states_sd: whether its predictions have a standard deviation.
+    """
+
+    target: str
+    summary: str
+    states_sd: bool = False
+
+
+TRANSFER_MODELS: Final[dict[str, ModelEntry]] = {
+    "auto": ModelEntry(
+        "bayes_transfer:BayesModel",
+        "the best one of this version: an average over outliers and scales of bayes",
+        states_sd=True,
+    ),
+    "bayes": ModelEntry(
+        "bayes_transfer:BayesModel", "hierarchical Bayesian transfer", states_sd=True
+    ),
+    "meta": ModelEntry("neural.meta:MetaPredictor", "one network told the device (MODNAS)"),
+    "help": ModelEntry("neural.help:HelpPredictor", "a network tuned to the device (HELP)"),
+    "flops": ModelEntry("baselines:FlopsModel", "multiply-accumulates, scaled"),
+    "params": ModelEntry("baselines:ParamsModel", "parameters, scaled"),
+    "linear-transfer": ModelEntry(
+        "baselines:LinearTransfer", "non-negative mixture of the known devices"
+    ),
+    "nearest-device": ModelEntry(
+        "baselines:NearestDevice", "the known device that ranks the samples most alike, scaled"
+    ),
+    "additive": ModelEntry(
+        "baselines:AdditiveCosts", "a cost per kind of operator, fitted to the samples alone"
+    ),
+    "xgboost": ModelEntry("boosted:XgboostModel", "device-conditioned boosted trees"),
+    "lightgbm": ModelEntry("boosted:LightgbmModel", "device-conditioned boosted trees"),
+    "brp-nas": ModelEntry(
+        "neural.own_device:BrpNasModel", "graph network trained on the samples alone"
+    ),
+    "gates": ModelEntry(
+        "neural.own_device:GatesModel", "gated graph ranker trained on the samples alone"
+    ),
 }
-"""Name -> "module:class"."""
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of all registered models."""
+    return tuple(TRANSFER_MODELS)
 
 
 def transfer_model(name: str) -> type[TransferModel]:
-    """Return the class of a registered model.
+    """Import the model `name`.
 
-    Raises: ConfigError for an unknown name; MissingExtraError when its packages are not installed.
+    Raises: ConfigError for an unknown name.
     """
-    if name not in TRANSFER_MODELS:
-        raise ConfigError(
-            f"unknown model {name!r}", hint=f"one of {', '.join(sorted(TRANSFER_MODELS))}"
-        )
-    module, _, attribute = TRANSFER_MODELS[name].partition(":")
-    return cast("type[TransferModel]", getattr(import_module(module), attribute))
+    entry = TRANSFER_MODELS.get(name)
+    if entry is None:
+        raise ConfigError(f"unknown model {name!r}", hint=f"one of {', '.join(model_names())}")
+    module, _, attribute = entry.target.partition(":")
+    model: type[TransferModel] = getattr(import_module(f"{__package__}.{module}"), attribute)
+    return model

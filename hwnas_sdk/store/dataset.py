@@ -34,8 +34,6 @@ METRICS: Final = (
     "peak_memory_mib",
 )
 FILE_SPACE: Final = "file"
-NOT_NETWORKS: Final = {FILE_SPACE: "user_file", "layer": "single_layer"}
-"""Spaces whose members are labels only when asked for by name, and why they are left out."""
 MANIFEST_SCHEMA: Final = 1
 
 # Numbers that differ in one of these are not the same quantity.
@@ -213,8 +211,8 @@ def _usable(
     rows: list[sqlite3.Row] = []
     dropped: Counter[str] = Counter()
     for row in candidates:
-        if row["space"] in NOT_NETWORKS and equal.get("space") != row["space"]:
-            dropped[NOT_NETWORKS[row["space"]]] += 1
+        if row["space"] == FILE_SPACE and equal.get("space") != FILE_SPACE:
+            dropped["user_file"] += 1
         elif any(row[name] != value for name, value in equal.items()):
             dropped["filtered"] += 1
         elif row["machine"] == "emulated" or "emulated" in json.loads(row["flags"]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,11 +14,18 @@ from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.types import Architecture, Measurement
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
-from hwnas_sdk.predictors.encodings import N_FEATURES, live_edges, structural_features
+from hwnas_sdk.predictors.encodings import N_FEATURES, executed_cells, structural_features
 from hwnas_sdk.predictors.memory import MemoryModel, analytic_mib
+from hwnas_sdk.predictors.surprise import surprise
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
 Values = NDArray[np.float64]
+
+SURPRISING = 0.01
+"""Below this probability the user is warned that the device is unlike the known ones."""
+
+MIN_ENERGIES = 5
+"""With fewer measured energies none is predicted."""
 
 LEAST_SHARE = 0.2
 """A folded network keeps at least this share of the predicted unfolded latency."""
@@ -33,6 +40,7 @@ class Label:
     latency_ms: float
     rel_sd: float | None
     peak_memory_mib: float | None
+    energy_mj: float | None = None
 
     @property
     def n_spared_edges(self) -> int:
@@ -53,6 +61,7 @@ class Label:
             latency_ms=measurement.latency_ms,
             rel_sd=None if ci is None else ci / 1.96 / measurement.latency_ms,
             peak_memory_mib=measurement.peak_memory_mib,
+            energy_mj=measurement.energy_mj,
         )
 
 
@@ -67,6 +76,12 @@ class Beliefs:
         memory: fitted model, None without memory measurements.
         n_labels: measurements learned from.
         none_ms: what an edge without an operator costs an unfolded network, see `none_edge_ms`.
+        energy, n_energy, none_mj: the same for energy; `energy` is None with fewer than
+            `MIN_ENERGIES` measured ones.
+        surprise: probability that a device like the known ones has references at least as odd as
+            these, None without measurements; below `SURPRISING` predictions deserve less trust.
+        source: where the latencies come from, if not from this device.
+        scale_log_sd: doubt about the level of all latencies together.
     """
 
     space: SearchSpace
@@ -76,6 +91,12 @@ class Beliefs:
     memory: MemoryModel | None
     n_labels: int
     none_ms: float = 0.0
+    energy: LatencyModel | None = None
+    n_energy: int = 0
+    none_mj: float = 0.0
+    surprise: float | None = None
+    source: str = ""
+    scale_log_sd: float = 0.0
 
     @classmethod
     def fit(
@@ -103,6 +124,7 @@ class Beliefs:
             [label.latency_ms + none_ms * label.n_spared_edges for label in labels]
         )
         rel_sd = np.array([label.rel_sd or 0.0 for label in labels])
+        energy, n_energy, none_mj = _fit_energy(prior, labels)
         weighed = [label for label in labels if label.peak_memory_mib is not None]
         memory = None
         if weighed:
@@ -119,13 +141,17 @@ class Beliefs:
             memory=memory,
             n_labels=len(labels),
             none_ms=none_ms,
+            energy=energy,
+            n_energy=n_energy,
+            none_mj=none_mj,
+            surprise=surprise(prior, features, latency_ms) if labels else None,
         )
 
     def predict(self, genotypes: Genotypes, objectives: Sequence[str]) -> tuple[Values, Values]:
         """Predicted value and standard deviation of each objective.
 
         Shapes: genotypes (n, d); both results (n, len(objectives)). Units: those of the objective
-        keys (error_pct, latency_ms, memory_mib).
+        keys (error_pct, latency_ms, energy_mj, memory_mib).
         Raises: ConfigError for an objective nothing is known about.
         """
         means, sds = [], []
@@ -140,22 +166,32 @@ class Beliefs:
             prediction = self.accuracy.predict(genotypes)
             return prediction.mean, prediction.sd
         if objective == "latency":
-            prediction = self.latency.predict(_features(genotypes, folded=self.folded))
-            mean = prediction.mean
-            if self.folded:
-                mean = mean - self.none_ms * (executed_cells(genotypes) == 0).sum(axis=1)
-            # A linear model can leave the possible; nothing runs in less than nothing.
-            return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
+            mean, sd = self._predict_cost(genotypes, self.latency, self.none_ms)
+            return mean, np.hypot(sd, self.scale_log_sd * mean)
+        if objective == "energy" and self.energy is not None:
+            return self._predict_cost(genotypes, self.energy, self.none_mj)
         if objective == "memory" and self.memory is not None:
             return self._predict_memory(genotypes, self.memory)
         reason = {
             "memory": "no memory was measured on this device",
-            "energy": "no energy was measured on this device",
+            "energy": f"{self.n_energy} networks have a measured energy on this device, "
+            f"{MIN_ENERGIES} are needed",
         }.get(objective, "it is unknown")
         raise ConfigError(
             f"cannot predict objective {objective!r}: {reason}",
             hint="objectives: error, latency, memory (energy where the board has a sensor)",
         )
+
+    def _predict_cost(
+        self, genotypes: Genotypes, model: LatencyModel, none_cost: float
+    ) -> tuple[Values, Values]:
+        """Latency or energy of the networks that are executed."""
+        prediction = model.predict(_features(genotypes, folded=self.folded))
+        mean = prediction.mean
+        if self.folded:
+            mean = mean - none_cost * (executed_cells(genotypes) == 0).sum(axis=1)
+        # A linear model can leave the possible; nothing runs in less than nothing.
+        return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
 
     def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:
         sizes = [_cell_mib(self.space, tuple(cell), self.folded) for cell in genotypes.tolist()]
@@ -168,11 +204,48 @@ class Beliefs:
         known = "accuracies given by the caller"
         if card is not None:
             known = f"{card.data.get('table', card.name)} ({card.data.get('attribution', '')})"
-        return {
+        latency = self.source or (
+            f"predicted from {self.n_labels} measurements on this device and a prior fitted on "
+            "other devices"
+        )
+        if self.surprise is not None and self.surprise < SURPRISING:
+            latency += f"; {self.warning()}"
+        words = {
             "error_pct": f"predicted by a model trained on {known}; not measured on this board",
-            "latency_ms": f"predicted from {self.n_labels} measurements on this device and a prior "
-            "fitted on other devices",
+            "latency_ms": latency,
         }
+        if self.energy is not None:
+            words["energy_mj"] = (
+                f"predicted from {self.n_energy} measured energies on this device and a prior "
+                "fitted on latencies of other devices"
+            )
+        return words
+
+    def warning(self) -> str:
+        """What to tell the user about a device unlike the known ones, "" for another."""
+        if self.surprise is None or self.surprise >= SURPRISING:
+            return ""
+        return (
+            f"its references look like no known device (probability {self.surprise:.3f}): rankings "
+            "may be wrong until more networks are measured"
+        )
+
+
+def _fit_energy(
+    prior: LatencyPrior, labels: Sequence[Label]
+) -> tuple[LatencyModel | None, int, float]:
+    """Model, number of energies, and what an empty edge costs in mJ.
+
+    Energy of a network is power times time, and power varies less between networks than time
+    does, so what is known of latencies is the prior of energies.
+    """
+    costed = [label for label in labels if label.energy_mj is not None and label.energy_mj > 0]
+    if len(costed) < MIN_ENERGIES:
+        return None, len(costed), 0.0
+    none_mj = _none_edge(costed, lambda label: label.energy_mj or 0.0)
+    features = np.concatenate([features_of([label], folded=label.folded) for label in costed])
+    energies = [(label.energy_mj or 0.0) + none_mj * label.n_spared_edges for label in costed]
+    return prior.adapt(features, np.array(energies)), len(costed), none_mj
 
 
 @lru_cache(maxsize=65_536)
@@ -194,9 +267,13 @@ def none_edge_ms(labels: Sequence[Label]) -> float:
     for folded ones: the median over architectures with both labels whose dead edges are all
     ``none``; 0 without one.
     """
-    unfolded = {x.architecture: x.latency_ms for x in labels if not x.folded}
+    return _none_edge(labels, lambda label: label.latency_ms)
+
+
+def _none_edge(labels: Sequence[Label], cost: Callable[[Label], float]) -> float:
+    unfolded = {x.architecture: cost(x) for x in labels if not x.folded}
     costs = [
-        (unfolded[x.architecture] - x.latency_ms) / x.n_spared_edges
+        (unfolded[x.architecture] - cost(x)) / x.n_spared_edges
         for x in labels
         if x.folded and x.architecture in unfolded and has_only_none_dead(x.architecture)
     ]
@@ -222,8 +299,3 @@ def _features(genotypes: Genotypes, *, folded: bool) -> Values:
     are ``none``; `none_edge_ms` then takes off what ``none`` costs an unfolded network.
     """
     return structural_features(executed_cells(genotypes) if folded else genotypes)
-
-
-def executed_cells(genotypes: Genotypes) -> Genotypes:
-    """Cells whose dead edges are set to ``none``, shape (n, 6)."""
-    return np.where(live_edges(genotypes), genotypes, 0)

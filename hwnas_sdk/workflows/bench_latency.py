@@ -19,21 +19,20 @@ from numpy.typing import NDArray
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.active import N_START, active_references
+from hwnas_sdk.predictors.active import N_START, next_network
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.bayes_transfer import BayesTransfer
+from hwnas_sdk.predictors.bayes_transfer import BayesModel
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.metrics import agreement, kendall
 from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
-from hwnas_sdk.predictors.registry import TRANSFER_MODELS, transfer_model
+from hwnas_sdk.predictors.registry import model_names, transfer_model
 from hwnas_sdk.predictors.transfer import TransferModel
 from hwnas_sdk.store.tables import BenchTables, load_tables
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-MODELS: Final = tuple(TRANSFER_MODELS)
-REFERENCES: Final = ("ours", "active", "paper", "random")
+REFERENCES: Final = ("ours", "paper", "random", "active")
 _MIN_RETEST_PAIRS: Final = 100
 _TASK: Final = "bench latency"
 
@@ -56,7 +55,7 @@ class _Fitted:
     """What was learned from the training devices."""
 
     model: TransferModel
-    prior: LatencyPrior | None  # None where the references need no design
+    prior: LatencyPrior | None  # None for references that need no design
 
 
 def run_bench_latency(
@@ -80,13 +79,13 @@ def run_bench_latency(
         devices: devices treated as unseen.
         samples: how many values of an unseen device the model sees.
         metric: "latency" or "energy".
-        model: one of `MODELS` (predictors/registry.py).
+        model: one of `predictors.registry.model_names()`.
         references: which networks are sampled: "ours" (D-optimal under the prior of the training
-            devices), "active" (the first of those, then always the one expected to teach most),
-            "paper" (HELP's ten, at most 10), "random" (by `seed`).
+            devices), "paper" (HELP's ten, at most 10), "random" (by `seed`),
+            "active" (each chosen by the values of those before it, `predictors.active`).
         leave_one_out: each device of `devices` is left out in turn, and all the others of
             `devices` and `train_devices` are known.
-        seed: for random references.
+        seed: for random references, and of models that draw.
         on_event: told after each device.
 
     Returns the JSON document of the contract. Per device also `noise_rel` (estimated relative
@@ -97,7 +96,7 @@ def run_bench_latency(
     Raises: ConfigError for a device the tables do not have (with those they have), an unknown
         model, or a training device among the unseen; DataError for missing tables.
     """
-    _check_choice("model", model, MODELS)
+    _check_choice("model", model, model_names())
     _check_choice("reference set", references, REFERENCES)
     _check_counts(samples, references, devices)
     tables = load_tables(data_dirs)
@@ -183,15 +182,16 @@ def _known_devices(
 
 def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
     live = bench.tables.live
-    columns = {name: bench.columns[name][live] for name in known}
-    genotypes = bench.tables.genotypes[live]
-    model = transfer_model(bench.model).fit(genotypes, columns, seed=bench.seed)
+    latencies = {name: bench.columns[name][live] for name in known}
+    model = transfer_model(bench.model).fit(
+        bench.tables.genotypes[live], latencies, seed=bench.seed
+    )
     prior = None
     if bench.references in ("ours", "active"):
-        if isinstance(model, BayesTransfer):
-            prior = model.prior  # the same fit
+        if isinstance(model, BayesModel):
+            prior = model.prior
         else:
-            prior = LatencyPrior.fit(bench.features[live], columns)
+            prior = LatencyPrior.fit(bench.features[live], latencies)
     return _Fitted(model, prior)
 
 
@@ -208,22 +208,14 @@ def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
     elif bench.references == "random":
         rng = child_rng(bench.seed, _TASK, device)
         chosen = rng.choice(np.flatnonzero(eligible), bench.samples, replace=False)
+    elif bench.references == "active":
+        assert fitted.prior is not None
+        chosen = _active(bench, fitted.prior, column, eligible)
     else:
         assert fitted.prior is not None
-        n_fixed = bench.samples
-        if bench.references == "active":
-            n_fixed = min(n_fixed, N_START)
-        chosen = d_optimal_references(fitted.prior, bench.features, n_fixed, eligible=eligible)
-        if n_fixed < bench.samples:
-            chosen = active_references(
-                fitted.prior,
-                bench.features,
-                bench.samples,
-                start=chosen,
-                measure=lambda row: float(column[row]),
-                eligible=eligible,
-                seed=bench.seed,
-            )
+        chosen = d_optimal_references(
+            fitted.prior, bench.features, bench.samples, eligible=eligible
+        )
     if not chosen.size:
         raise DataError(
             f"{device}: {int(eligible.sum())} measured live cells, {bench.samples} are needed",
@@ -232,12 +224,26 @@ def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
     return chosen
 
 
+def _active(
+    bench: _Bench, prior: LatencyPrior, column: Floats, eligible: NDArray[np.bool_]
+) -> Indices:
+    """One row after the other, each chosen by the values of those before it."""
+    n_start = min(N_START, bench.samples)
+    chosen = d_optimal_references(prior, bench.features, n_start, eligible=eligible).tolist()
+    while len(chosen) < bench.samples:
+        posterior = prior.adapt(bench.features[chosen], column[chosen])
+        left = eligible.copy()
+        left[chosen] = False
+        chosen.append(next_network(posterior, bench.features, eligible=left, seed=bench.seed))
+    return np.array(chosen, dtype=np.int64)
+
+
 def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[str, Any], float]:
     """Figures of one device, and the seconds spent adapting and predicting all rows."""
     rows = _references(bench, fitted, device)
     seen = bench.columns[device][rows]  # the only values of the device a model gets
-    genotypes = bench.tables.genotypes
     started = time.perf_counter()
+    genotypes = bench.tables.genotypes
     adapted = fitted.model.adapt(genotypes[rows], seen)
     mean, sd = adapted.predict(genotypes)
     spent = time.perf_counter() - started

@@ -75,6 +75,7 @@ def verdict_to_mapping(verdict: Verdict) -> dict[str, Any]:
     data["candidates"] = [{**asdict(row), "flags": list(row.flags)} for row in verdict.candidates]
     data["hypervolume_reference"] = list(verdict.hypervolume_reference)
     data["dominated_after_measuring"] = list(verdict.dominated_after_measuring)
+    data["objectives"] = list(verdict.objectives)
     return data
 
 
@@ -94,6 +95,8 @@ def verdict_from_mapping(data: Mapping[str, Any]) -> Verdict:
                 "candidates": rows,
                 "hypervolume_reference": (float(error), float(latency)),
                 "dominated_after_measuring": tuple(data["dominated_after_measuring"]),
+                # Verdicts of older versions had these two.
+                "objectives": tuple(data.get("objectives", ("error", "latency"))),
             }
         )
     except (KeyError, TypeError, ValueError) as exc:

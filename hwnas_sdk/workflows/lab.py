@@ -27,7 +27,6 @@ from hwnas_sdk.export.tflite import import_tflite
 from hwnas_sdk.export.user_model import import_onnx
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
-from hwnas_sdk.workflows.active_profile import ActivePlan, ActiveProfiler
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.fronts import verdict_from_mapping, verdict_to_mapping
 from hwnas_sdk.workflows.loop import Loop, LoopPlan, LoopResult
@@ -40,7 +39,6 @@ from hwnas_sdk.workflows.measure import (
     standard_sentinel,
 )
 from hwnas_sdk.workflows.profile import (
-    ACTIVE,
     profile_of,
     reference_architectures,
     reference_targets,
@@ -49,6 +47,7 @@ from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_ma
 from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
+from hwnas_sdk.workflows.zero import shipped_profiles, zero_measurement_beliefs
 
 
 class Lab:
@@ -209,60 +208,42 @@ class Lab:
         on: DeviceSession,
         *,
         references: str = "ours",
-        active: ActivePlan | None = None,
         settings: MeasureSettings | None = None,
         seed: int = 0,
     ) -> DeviceProfile:
         """Measure the reference set and keep the profile in the store.
 
-        With `active` the networks are chosen one after the other until its precision or budget is
-        reached, and `references` is not looked at.
-
-        Raises: MeasurementError when too few references have a valid measurement.
+        Raises: MeasurementError when a reference has no valid measurement.
         """
         settings = settings or settings_preset("quick")
         space = get_space("nasbench201")
-        plan: dict[str, Any] = {
+        archs = reference_architectures(references)
+        plan = {
             "sdk_version": hwnas_sdk.__version__,
             "device_id": on.spec.id,
-            "references": ACTIVE if active else references,
+            "references": references,
             "settings": settings.to_json(),
             "seed": seed,
         }
-        if active:
-            plan["active"] = active.to_json()
-        else:
-            archs = reference_architectures(references)
         run = self.store.start_run("profile", plan)
+        targets, pairs = reference_targets(
+            space,
+            archs,
+            cache=self.cache,
+            batch=settings.batch,
+            pairs=on.needs_artifacts or on.origin == "simulated",
+        )
         measurer = self.measurer(on, run, settings, seed=seed)
-        selection: dict[str, Any] = {}
-        if active:
-            chosen = ActiveProfiler(
-                space,
-                measurer,
-                self.cache,
-                active,
-                batch=settings.batch,
-                pairs=on.needs_artifacts,
-            ).run()
-            archs, measurements = chosen.archs, chosen.measurements
-            selection = {**active.to_json(), **chosen.summary()}
-        else:
-            targets, pairs = reference_targets(
-                space, archs, cache=self.cache, batch=settings.batch, pairs=on.needs_artifacts
-            )
-            results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")
-            measurements = tuple(results[target.item] for target in targets)
+        results = measurer.measure([*targets, *pairs], task=f"profile {on.spec.name}")
         try:
             profile = profile_of(
-                measurements,
+                [results[target.item] for target in targets],
                 archs,
                 spec=on.spec,
                 settings=settings,
                 space=space.name,
-                references=plan["references"],
+                references=references,
                 source=f"run {run.id}",
-                selection=selection,
             )
         except MeasurementError:
             # Every attempt is used up: the same command must start anew, not fail for ever.
@@ -300,6 +281,26 @@ class Lab:
             for item, m in sorted(self.store.done_items(run.id).items())
         ]
         return Beliefs.fit(space, labels, folded=folded)
+
+    def beliefs_unmeasured(
+        self, on: DeviceSession, *, folded: bool = True, runtime: str = "ort"
+    ) -> Beliefs:
+        """Beliefs from the closest shipped or stored profile of another device.
+
+        Raises: DataError when there is none with `runtime`.
+        """
+        stored = [
+            profile_from_mapping(run.result, where=f"run {run.id}")
+            for run in self.store.runs("profile")
+            if run.result
+        ]
+        return zero_measurement_beliefs(
+            get_space("nasbench201"),
+            on.spec,
+            [*shipped_profiles(), *stored],
+            folded=folded,
+            runtime=runtime,
+        )
 
     # --- searching ------------------------------------------------------------------------------
 

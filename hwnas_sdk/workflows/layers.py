@@ -1,151 +1,178 @@
-"""`hwnas measure --layers`: every layer of a network alone, and the look-up table made of them."""
+"""Measuring the layers of networks one by one, and the look-up table they make.
+
+Each different layer becomes a network of its own and goes the way of every measurement: it is
+stored, an interrupted run continues, and a second network pays only for the layers it adds within
+one call.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import hwnas_sdk
-from hwnas_sdk.core.errors import ConfigError, SpaceError
-from hwnas_sdk.core.layers import LayerGraph
+from hwnas_sdk.core.errors import ConfigError, DataError, ExportError
 from hwnas_sdk.core.settings import MeasureSettings
-from hwnas_sdk.core.types import Architecture, Measurement
+from hwnas_sdk.core.types import Architecture, Artifact, Measurement
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_graph
-from hwnas_sdk.export.layer_units import LAYER_SPACE, LayerUnit, layer_units
-from hwnas_sdk.predictors.layers import LayerTable
-from hwnas_sdk.spaces import SearchSpace, get_space
+from hwnas_sdk.predictors.layers import ID_PREFIX, LayerTable, UniqueLayer, calling, unique_layers
+from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
-from hwnas_sdk.workflows.lab import Lab
 from hwnas_sdk.workflows.measure import Target, architecture_target
 
+if TYPE_CHECKING:
+    from hwnas_sdk.workflows.lab import Lab
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkLayers:
-    """One network, whole and in pieces.
+
+@dataclass(frozen=True)
+class NetworkSum:
+    """A network beside the sum of its layers.
 
     Attributes:
-        arch: official string.
-        whole: measurement of the network.
-        layers: its pieces (`LayerUnit.n` times each) with their measurements.
+        architecture: which.
+        measurement: of the whole network.
+        counts: layer key -> how often the network has it.
+        alone_ms: sum of its layers as measured alone, each with the cost of calling the runtime.
+        sum_ms: the same with that cost counted once (`LayerTable.predict`).
     """
 
-    arch: str
-    whole: Measurement
-    layers: tuple[tuple[LayerUnit, Measurement], ...]
-
-    @property
-    def sum_ms(self) -> float | None:
-        """Latency of all pieces; None when one has no valid measurement."""
-        if any(m.status != "valid" for _, m in self.layers):
-            return None
-        return sum(unit.n * float(m.latency_ms or 0.0) for unit, m in self.layers)
-
-    @property
-    def ratio(self) -> float | None:
-        """Sum of the pieces over the whole network; None when one of both is missing."""
-        total = self.sum_ms
-        if total is None or self.whole.status != "valid" or not self.whole.latency_ms:
-            return None
-        return total / self.whole.latency_ms
+    architecture: Architecture
+    measurement: Measurement
+    counts: Mapping[str, int]
+    alone_ms: float | None
+    sum_ms: float | None
 
 
-def layer_target(unit: LayerUnit, *, cache: ArtifactCache, batch: int = 1) -> Target:
-    """Target for one piece of a network; pieces of several networks share it."""
-    return Target(
-        unit.id,
-        unit.id,
-        unit.text,
-        lambda: export_graph(unit.graph, cache=cache, batch=batch),
-        space=LAYER_SPACE,
-    )
+@dataclass(frozen=True)
+class LayersResult:
+    """What `measure_layers` found.
+
+    `layers` are measurements by layer key; `skipped` says why a layer has none; `calling` is the
+    key of the network that does nothing. Sums are None where a layer of the network is missing.
+    """
+
+    run_id: str
+    layers: Mapping[str, Measurement]
+    skipped: Mapping[str, str]
+    calling: str
+    networks: tuple[NetworkSum, ...]
+
+
+def layer_target(unique: UniqueLayer, *, cache: ArtifactCache, batch: int = 1) -> Target:
+    """Target for one layer."""
+    graph = unique.graph()
+
+    def make() -> Artifact:
+        return export_graph(graph, cache=cache, batch=batch)
+
+    return Target(unique.arch_id, unique.arch_id, unique.key, make)
 
 
 def measure_layers(
     lab: Lab,
-    archs: Sequence[Architecture],
+    architectures: Sequence[Architecture],
     *,
     on: DeviceSession,
     settings: MeasureSettings,
     folded: bool = False,
     seed: int = 0,
-) -> list[NetworkLayers]:
-    """Measure networks and each of their unique layers in one run.
+) -> LayersResult:
+    """Measure every different layer of some networks, and the networks, on one device.
 
-    A network stands in the same job as its first layers; the sentinel of every job says whether
-    later ones are comparable. Interrupted, the same call continues.
+    Interrupted, the same call continues.
 
-    Raises: ConfigError for a device that runs no files, SpaceError, ExportError, DeviceError.
+    Raises: ConfigError for a device that runs no files; SpaceError, ExportError, DeviceError;
+        DataError when the cost of calling the runtime got no valid measurement.
     """
     if not on.needs_artifacts:
         raise ConfigError(
-            f"{on.spec.name} answers from a table or a model; it cannot run a single layer",
+            f"{on.spec.name} looks up whole networks; it cannot run a layer",
             code="no_layers",
-            hint="measure layers on a board or on local:",
+            hint="name a real board, or local:",
         )
-    archs = list(dict.fromkeys(archs))
+    graphs = [get_space(a.space).layers(a, folded=folded) for a in architectures]
+    nothing = calling(graphs[0])
+    wanted = {nothing.key: nothing}
+    counts: list[dict[str, int]] = []
+    for graph in graphs:
+        layers = unique_layers(graph)
+        wanted.update({unique.key: unique for unique in layers})
+        counts.append({unique.key: count for unique, count in layers.items()})
+    targets: dict[str, Target] = {}
+    skipped: dict[str, str] = {}
+    for key, unique in wanted.items():
+        try:
+            targets[key] = layer_target(unique, cache=lab.cache, batch=settings.batch)
+        except ExportError as exc:
+            skipped[key] = exc.message
+    wholes = [
+        architecture_target(
+            get_space(a.space), a, cache=lab.cache, folded=folded, batch=settings.batch
+        )
+        for a in architectures
+    ]
     plan = {
         "sdk_version": hwnas_sdk.__version__,
         "device_id": on.spec.id,
-        "targets": [get_space(arch.space).encode(arch) for arch in archs],
         "layers": True,
+        "items": [target.item for target in [*wholes, *targets.values()]],
+        "targets": [target.arch for target in wholes],
         "folded": folded,
         "settings": settings.to_json(),
         "seed": seed,
     }
-    whole, pieces, targets = [], [], []
-    for arch in archs:
-        space = get_space(arch.space)
-        units = layer_units(_graph(space, arch, folded=folded))
-        own = architecture_target(space, arch, cache=lab.cache, folded=folded, batch=settings.batch)
-        whole.append(own)
-        pieces.append(units)
-        targets.append(own)
-        targets += [layer_target(u, cache=lab.cache, batch=settings.batch) for u in units]
     run = lab.store.start_run("measure", plan)
     results = lab.measurer(on, run, settings, seed=seed).measure(
-        targets, task=f"measure {on.spec.name}"
+        [*wholes, *targets.values()], task=f"measure layers on {on.spec.name}"
     )
     lab.store.finish_run(run.id)
-    return [
-        NetworkLayers(
-            arch=target.arch,
-            whole=results[target.item],
-            layers=tuple((unit, results[unit.id]) for unit in units),
+    measured = {key: results[target.item] for key, target in targets.items()}
+    valid = {
+        key: float(m.latency_ms)
+        for key, m in measured.items()
+        if m.status == "valid" and m.latency_ms is not None
+    }
+    skipped |= {key: _why(m) for key, m in measured.items() if key not in valid}
+    if nothing.key not in valid:
+        raise DataError(
+            f"{on.spec.name}: what calling the runtime costs was not measured: "
+            f"{skipped[nothing.key]}",
+            code="layer_unmeasured",
         )
-        for target, units in zip(whole, pieces, strict=True)
-    ]
+    table = LayerTable(valid, valid[nothing.key])
+    networks = []
+    for arch, graph, target, count in zip(architectures, graphs, wholes, counts, strict=True):
+        complete = not table.missing([graph])
+        alone = sum(n * valid[key] for key, n in count.items()) if complete else None
+        total = table.predict(graph) if complete else None
+        networks.append(NetworkSum(arch, results[target.item], count, alone, total))
+    return LayersResult(run.id, measured, skipped, nothing.key, tuple(networks))
 
 
 def stored_layer_table(
-    store: MeasurementStore, *, device_id: str, settings: MeasureSettings
+    store: MeasurementStore, device_id: str, settings: MeasureSettings, *, calling_key: str
 ) -> LayerTable:
-    """Look-up table of everything a device has measured with `settings`.
+    """Look-up table of all layers ever measured on a device in one way; the newest record counts.
 
-    Layers measured more than once become their median. The constant is fitted on every network of
-    a space that was measured whole and whose layers are all there.
+    Raises: DataError when the cost of calling (`predictors.layers.calling`) was not measured.
     """
-    layers: dict[str, list[float]] = {}
-    networks: list[tuple[str, bool, float]] = []
+    found: dict[str, float] = {}
     for m in store.measurements(device_id=device_id, settings_id=settings.id, valid_only=True):
-        form = m.item.rpartition("/")[2]
-        if m.arch_id.startswith(f"{LAYER_SPACE}:"):
-            layers.setdefault(m.arch_id, []).append(float(m.latency_ms or 0.0))
-        elif form in ("folded", "unfolded"):
-            networks.append((m.arch_id, form == "folded", float(m.latency_ms or 0.0)))
-    graphs, measured_ms = [], []
-    for arch_id, folded, latency_ms in networks if layers else ():
-        arch = Architecture.of_id(arch_id)
-        try:
-            graphs.append(_graph(get_space(arch.space), arch, folded=folded))
-        except SpaceError:
-            continue  # of a space this installation does not have
-        measured_ms.append(latency_ms)
-    table = {key: statistics.median(values) for key, values in layers.items()}
-    return LayerTable.fit(table, graphs, measured_ms)
+        if m.arch_id.startswith(ID_PREFIX) and m.latency_ms is not None:
+            key = store.architecture_text(m.arch_id)
+            assert key is not None
+            found[key] = m.latency_ms
+    if calling_key not in found:
+        raise DataError(
+            f"device {device_id} has no layers measured with these settings",
+            code="no_layers",
+            hint="measure them with `hwnas measure --layers`",
+        )
+    return LayerTable(found, found[calling_key])
 
 
-def _graph(space: SearchSpace, arch: Architecture, *, folded: bool) -> LayerGraph:
-    return space.layers(arch, folded=folded)
+def _why(m: Measurement) -> str:
+    return str(m.details.get("error_message") or ", ".join(m.flags) or "no latency")

@@ -253,6 +253,8 @@ class Loop:
         step = self.store.start_run("round", plan)
         self.on_event(Event(f"search round {number}", 0, 1))
         beliefs = Beliefs.fit(space, labels, folded=self.plan.folded)
+        if number == 1 and beliefs.warning():
+            self.on_event(Event("warning", message=beliefs.warning()))
         front = search_front(
             space,
             beliefs,

@@ -56,7 +56,7 @@ class Target:
         arch: what a person calls it (official string or file name).
         make_artifact: returns the deployable file; called only when it is needed.
         architecture: the architecture, None for a user's own file.
-        space: where it stands in the store when it is no architecture.
+        folded: which form of the architecture.
     """
 
     item: str
@@ -64,7 +64,7 @@ class Target:
     arch: str
     make_artifact: Callable[[], Artifact]
     architecture: Architecture | None = None
-    space: str = "file"
+    folded: bool = False
 
 
 def architecture_target(
@@ -83,7 +83,8 @@ def architecture_target(
 
     arch = space.encode(architecture)
     kind = "folded" if folded else "unfolded"
-    return Target(f"{prefix}{architecture.id}/{kind}", architecture.id, arch, make, architecture)
+    item = f"{prefix}{architecture.id}/{kind}"
+    return Target(item, architecture.id, arch, make, architecture, folded)
 
 
 def standard_sentinel(session: DeviceSession, cache: ArtifactCache) -> Artifact | None:
@@ -267,7 +268,16 @@ class Measurer:
             artifact = self._made(source, target.arch)
             self._register(target, artifact)
             expected = expected_output(source) if source and self.check_outputs else None
-            items.append(JobItem(target.item, target.arch_id, target.arch, artifact, expected))
+            items.append(
+                JobItem(
+                    target.item,
+                    target.arch_id,
+                    target.arch,
+                    artifact,
+                    expected,
+                    folded=target.folded,
+                )
+            )
         needed = self.sentinel if self.session.needs_artifacts else None
         sentinel = self._made(needed, "the sentinel")
         job = MeasureJob(uuid.uuid4().hex, tuple(items), self.settings, sentinel, self.seed)
@@ -336,7 +346,7 @@ class Measurer:
         arch = target.architecture
         self.store.put_architecture(
             target.arch_id,
-            space=arch.space if arch else target.space,
+            space=arch.space if arch else "file",
             arch=target.arch,
             genotype=arch.genotype if arch else (),
         )

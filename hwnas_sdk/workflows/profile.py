@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from hwnas_sdk.core.errors import ConfigError, MeasurementError
 from hwnas_sdk.core.settings import MeasureSettings
@@ -18,11 +17,11 @@ from hwnas_sdk.workflows.measure import Target, architecture_target
 N_PAIRS = 3
 """At most this many references are measured folded as well."""
 
+ACTIVE = "active"
+"""Name of the reference set that is chosen while it is measured (`workflows/active.py`)."""
+
 MIN_VALID = 5
 """Fewer measured references than this say too little about a device."""
-
-ACTIVE = "active"
-"""Name of the reference set of a profile whose networks were chosen while measuring."""
 
 SETS: dict[str, tuple[str, ...]] = {
     "ours": ("ours-10",),
@@ -61,7 +60,6 @@ def profile_of(
     space: str,
     references: str,
     source: str,
-    selection: Mapping[str, Any] | None = None,
 ) -> DeviceProfile:
     """Gather the measurements of a reference set (parallel to `architectures`) in a profile.
 
@@ -111,7 +109,6 @@ def profile_of(
         flags=tuple(flags),
         missing=tuple(arch for arch, _ in bad),
         source=source,
-        selection=selection or {},
     )
 
 

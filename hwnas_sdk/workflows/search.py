@@ -14,6 +14,7 @@ from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
+from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.search.base import Searcher, relative_excess
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.random import RandomSearcher
@@ -21,7 +22,7 @@ from hwnas_sdk.search.run import search
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
-from hwnas_sdk.workflows.beliefs import Beliefs, Label, executed_cells
+from hwnas_sdk.workflows.beliefs import Beliefs, Label
 
 AUTO = "nsga2"
 """What ``auto`` stands for in this version."""
@@ -33,7 +34,7 @@ class SearchPlan:
 
     Attributes:
         method: auto, nsga2 or random.
-        objectives: two or three of error, latency, memory; the first two orders of the front.
+        objectives: two or three of error, latency, energy, memory, the first two always.
         candidates: how many networks to propose.
         population, generations: of the evolution; random scores as many networks.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
@@ -67,7 +68,7 @@ class SearchPlan:
         if not {"error", "latency"} <= set(self.objectives):
             raise ConfigError(
                 "a search needs error and latency among its objectives",
-                hint="add memory as a third one if you like: --objectives error,latency,memory",
+                hint="add a third one if you like: --objectives error,latency,energy",
             )
         if self.candidates < 1 or self.population < 2 or self.generations < 1:
             raise ConfigError("candidates, population and generations must be positive")
@@ -190,6 +191,11 @@ def _attained(
     genotypes = np.array([label.architecture.genotype for label in measured], dtype=np.int64)
     values = beliefs.predict(genotypes, plan.objectives)[0]
     values[:, plan.objectives.index("latency")] = [label.latency_ms for label in measured]
+    if "energy" in plan.objectives:
+        column = plan.objectives.index("energy")
+        for row, label in enumerate(measured):
+            if label.energy_mj is not None:
+                values[row, column] = label.energy_mj
     return values
 
 
@@ -200,6 +206,8 @@ def _candidates(
     names = list(plan.objectives)
     if beliefs.memory is not None and "memory" not in names:
         names.append("memory")
+    if beliefs.energy is not None and "energy" not in names:
+        names.append("energy")
     means, sds = beliefs.predict(genotypes, names)
     keys = [OBJECTIVES[name].key for name in names]
     candidates = []

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk import pareto
-from hwnas_sdk.core.types import Candidate, Measurement, ParetoFront, Verdict, VerifiedCandidate
+from hwnas_sdk.core.types import (
+    OBJECTIVES,
+    Candidate,
+    Measurement,
+    ParetoFront,
+    Verdict,
+    VerifiedCandidate,
+)
 from hwnas_sdk.predictors.metrics import kendall, spearman, tied_pairs
 
 Box = tuple[float, float]
@@ -55,8 +62,15 @@ def judge(
         float(m.latency_ms) if m.status == "valid" and m.latency_ms is not None else np.inf
         for m in records
     ]
-    on_predicted = _front_mask(predicted, valid)
-    on_measured = _front_mask(actual, valid)
+    objectives, believed, found = _beyond(front, chosen, records, valid)
+    on_predicted = _front_mask(np.column_stack([predicted, believed]), valid)
+    on_measured = _front_mask(np.column_stack([actual, found]), valid)
+    energy = [
+        (c.values["energy_mj"], m.energy_mj)
+        for c, m, ok in zip(chosen, records, valid, strict=True)
+        if ok and m.energy_mj is not None and "energy_mj" in c.values
+    ]
+    believed_mj, found_mj = np.array(energy, dtype=np.float64).reshape(-1, 2).T
     rows = tuple(
         _row(candidate, record, on_predicted=bool(was), on_measured=bool(is_now))
         for candidate, record, was, is_now in zip(
@@ -81,7 +95,40 @@ def judge(
             if row.measured_ms is not None and row.on_predicted_front and not row.on_measured_front
         ),
         n_tied_pairs=tied_pairs(m),
+        objectives=("error", "latency", *objectives),
+        origin=records[0].origin if records else "measured",
+        energy_spearman=spearman(found_mj, believed_mj) if energy else None,
+        energy_mape_pct=float(np.mean(np.abs(believed_mj - found_mj) / found_mj) * 100)
+        if energy
+        else None,
     )
+
+
+_MEASURED = {"energy": "energy_mj", "memory": "peak_memory_mib"}
+
+
+def _beyond(
+    front: ParetoFront,
+    chosen: Sequence[Candidate],
+    records: Sequence[Measurement],
+    valid: NDArray[np.bool_],
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Objectives beyond error and latency that every valid record has: names, predicted, measured.
+
+    Shapes: (n, number of names) both; invalid rows are infinite where they were not measured.
+    """
+    names, believed, found = [], [], []
+    for name in front.objectives:
+        if name not in _MEASURED:
+            continue
+        values = [getattr(record, _MEASURED[name]) for record in records]
+        if any(value is None for value, ok in zip(values, valid, strict=True) if ok):
+            continue
+        names.append(name)
+        believed.append([c.values[OBJECTIVES[name].key] for c in chosen])
+        found.append([np.inf if value is None else float(value) for value in values])
+    shape = (len(names), len(chosen))
+    return names, np.reshape(believed, shape).T, np.reshape(found, shape).T
 
 
 def _objectives(candidate: Candidate) -> tuple[float, float]:
@@ -112,4 +159,5 @@ def _row(
         flags=record.flags,
         on_predicted_front=on_predicted,
         on_measured_front=on_measured,
+        predicted_mj=candidate.values.get("energy_mj"),
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hwnas_sdk.cli import bench_latency_cmd, bench_search_cmd
+from hwnas_sdk.cli import bench_latency_cmd, bench_rank_cmd, bench_search_cmd
 from hwnas_sdk.cli.main import main
-from hwnas_sdk.workflows import bench_latency, bench_search
+from hwnas_sdk.workflows import bench_latency, bench_search, rank_protocol
 
 Capture = pytest.CaptureFixture[str]
 FAST = ["--model", "flops", "--references", "random"]
@@ -23,10 +23,57 @@ def _json(capsys: Capture, *arguments: str, exit_code: int = 0) -> dict[str, Any
 
 
 def test_choices_are_those_of_the_benches() -> None:
-    assert tuple(bench_latency_cmd.TRANSFER_MODELS) == bench_latency.MODELS
     assert bench_latency_cmd.REFERENCES == bench_latency.REFERENCES
     assert bench_search_cmd.METHODS == bench_search.METHODS
     assert bench_search_cmd.REFERENCES == bench_search.REFERENCES
+    assert bench_rank_cmd.MODELS == rank_protocol.MODELS
+    assert bench_rank_cmd.LOSSES == rank_protocol.LOSSES
+
+
+def test_rank_options_become_a_plan(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    from hwnas_sdk.workflows import bench_rank
+
+    plans: list[Any] = []
+
+    def run(data: Any, plan: Any, **options: Any) -> dict[str, Any]:
+        plans.append((plan, options["curve"], options["batch_sizes"]))
+        return {"devices": {"x": {"kendall": 0.5}}, "mean_kendall": 0.5}
+
+    monkeypatch.setattr(bench_rank, "run_bench_rank", run)
+    _json(capsys, "bench", "rank", "--data", ".")
+    _json(capsys, "bench", "rank", "--data", ".", "--loss", "paper_eq8", "--batch-sizes", "8,18")
+    _json(
+        capsys, "bench", "rank", "--data", ".", "--devices", "a,b", "--against", "independent",
+        "--objectives", "error,latency,energy", "--curve", "100,500", "--new-platform",
+    )  # fmt: skip
+    first, second, third = plans
+    assert first[0] == rank_protocol.RankBenchPlan()
+    assert (second[0].model, second[0].loss, second[2]) == ("network", "paper_eq8", (8, 18))
+    assert third[0].devices == ("a", "b")
+    assert third[0].metrics == ("latency", "energy")
+    assert third[0].independent
+    assert third[0].new_platform
+    assert third[1] == (100, 500)
+    arguments = ["bench", "rank", "--data", ".", "--model", "posterior", "--loss", "efron"]
+    assert main(arguments) == 2
+    assert "network" in capsys.readouterr().err
+    assert main(["bench", "rank", "--data", ".", "--curve", "a,b"]) == 2
+    assert main(["bench", "rank", "--data", "."]) == 0
+    assert "0.5" in capsys.readouterr().out
+
+
+def test_train_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
+    from hwnas_sdk.workflows import train_rank
+
+    def run(data: Any, device: str, output: Path, **options: Any) -> dict[str, Any]:
+        assert options["metrics"] == ("latency",)
+        return {"model": str(output), "device": device, "metrics": {"kendall": 0.5}}
+
+    monkeypatch.setattr(train_rank, "train_rank", run)
+    arguments = ["train", "rank", "--data", ".", "--device", "x", "-o", str(tmp_path / "m")]
+    assert _json(capsys, *arguments)["metrics"] == {"kendall": 0.5}
+    assert main(arguments) == 0
+    assert "kendall" in capsys.readouterr().out
 
 
 def test_the_default_split_is_that_of_the_literature(shared_data: Path) -> None:

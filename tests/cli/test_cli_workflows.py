@@ -24,34 +24,6 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> dict[
     return answer
 
 
-def test_an_active_profile_says_how_precise_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--active", "--precision", "0.5", "--max-networks", "8")
-    plan = call(capsys, "profile", FAKE, *options, "--dry-run")
-    assert (plan["references"], plan["n_networks"], plan["precision_pct"]) == ("active", 8, 0.5)
-    profile = call(capsys, "profile", FAKE, *options)
-    assert profile["reference_set"] == "active"
-    assert len(profile["latency_ms"]) == 8
-    assert profile["selection"]["stopped"] == "max_networks"
-    assert profile["selection"]["reached_pct"] > 0
-    call(capsys, "profile", FAKE, "--precision", "5", code=3)
-
-
-def test_layers_of_a_network_are_shown_with_their_sum(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    plan = call(capsys, "measure", OTHER, "--layers", "--device", FAKE, "--dry-run")
-    answer = call(capsys, "measure", OTHER, "--layers", "--device", FAKE)
-    (network,) = answer["networks"]
-    assert plan["n_networks"] == 1 + len(network["layers"])
-    assert answer["measurements"][0]["arch"] == network["arch"] == OTHER
-    total = sum(row["times"] * row["latency_ms"] for row in network["layers"])
-    assert network["sum_ms"] == pytest.approx(total)
-    assert answer["layer_table"]["n_layers"] == len(network["layers"])
-    call(capsys, "report", answer["run"], "-o", str(tmp_path / "layers.html"))
-    (tmp_path / "net.onnx").write_bytes(b"x")
-    call(capsys, "measure", str(tmp_path / "net.onnx"), "--layers", "--device", FAKE, code=3)
-
-
 @pytest.mark.slow
 def test_quickstart_answers_with_the_contracts_keys(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from predictor_devices import make_devices
@@ -15,6 +17,7 @@ from hwnas_sdk.predictors.references import (
     REFERENCE_SETS,
     d_optimal_references,
 )
+from hwnas_sdk.predictors.surprise import surprise
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
 
@@ -89,6 +92,41 @@ def test_uncertain_measurements_move_the_model_less(synthetic, prior):
     trusted = prior.adapt(x, y, np.zeros(20)).predict(x[:1]).mean
     doubted = prior.adapt(x, y, np.r_[2.0, np.zeros(19)]).predict(x[:1]).mean
     assert doubted < trusted
+
+
+def test_one_disturbed_measurement_of_ten_does_no_harm(synthetic, prior):
+    x, truth = synthetic.features, synthetic.latency_ms["device0"]
+    rows = d_optimal_references(prior, x, 10)
+    y = truth[rows].copy()
+    clean = prior.adapt(x[rows], y)
+    assert clean.outlier_probability.max() < 0.5
+    y[8] *= 2.5
+    disturbed = prior.adapt(x[rows], y)
+    assert disturbed.outlier_probability.argmax() == 8
+    assert disturbed.outlier_probability[8] > 0.9
+    trusting = replace(prior, settings=replace(prior.settings, outlier_rate=0.0))
+    errors = [
+        float(np.median(np.abs(model.predict(x).mean / truth - 1)))
+        for model in (clean, disturbed, trusting.adapt(x[rows], y))
+    ]
+    assert errors[1] < 1.5 * errors[0] < errors[2]
+
+
+def test_many_measurements_drop_their_clear_outliers(synthetic, prior):
+    x, y = synthetic.features[:60], synthetic.latency_ms["device0"][:60].copy()
+    y[[5, 17]] *= 3.0
+    probability = prior.adapt(x, y).outlier_probability
+    assert set(np.flatnonzero(probability > 0.5)) == {5, 17}
+
+
+def test_a_device_like_the_known_ones_is_no_surprise_and_a_shuffled_one_is(synthetic, prior):
+    x, truth = synthetic.features, synthetic.latency_ms["device0"]
+    rows = d_optimal_references(prior, x, 10)
+    assert surprise(prior, x[rows], truth[rows]) > 0.05
+    shuffled = np.random.default_rng(0).permutation(truth[rows])
+    assert surprise(prior, x[rows], shuffled) < 0.01
+    assert surprise(prior, x[rows], 7 * truth[rows]) == surprise(prior, x[rows], truth[rows])
+    assert surprise(prior, x[:2], truth[:2]) == 1.0
 
 
 def test_missing_values_and_dead_cells_teach_nothing(synthetic):

@@ -27,3 +27,21 @@ def test_every_local_fault_once(tmp_path: Path) -> None:
     assert (report["lost"], report["repeated"], report["overlaps"]) == (0, 0, 0)
     assert report["finished_on_board"] >= report["measurements"] - report["faults"] > 0
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(TOOL), "--transport", "local", "--faults", "500", "--seed", "6",
+         "--keep", str(tmp_path), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("local 1/500")
+        running.terminate()
+        out, errors = running.communicate()
+    report = json.loads(out)
+    assert report["problems"] == [], errors
+    assert 1 <= report["faults"] < 500
+    assert running.returncode == 0

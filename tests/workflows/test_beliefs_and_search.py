@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hwnas_sdk.core.errors import ConfigError, DataError
-from hwnas_sdk.core.types import Architecture
+from hwnas_sdk.core.types import Architecture, Candidate, Measurement, ParetoFront
+from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.spaces import get_space
-from hwnas_sdk.workflows.beliefs import Beliefs, Label, executed_cells, none_edge_ms
+from hwnas_sdk.workflows.beliefs import Beliefs, Label, none_edge_ms
 from hwnas_sdk.workflows.fronts import (
     front_from_mapping,
     front_to_mapping,
@@ -76,6 +78,72 @@ def test_every_objective_or_a_reason(labels: list[Label]) -> None:
     assert "predicted" in beliefs.provenance()["error_pct"]
 
 
+def test_energy_is_predicted_once_it_was_measured(labels: list[Label]) -> None:
+    def with_energy(x: Label) -> Label:
+        return replace(x, energy_mj=3.0 + 2.0 * x.latency_ms)
+
+    cells = np.array([a.genotype for a in SPACE.sample(100, seed=4)])
+    beliefs = Beliefs.fit(SPACE, [with_energy(x) for x in labels], folded=True)
+    mean, sd = beliefs.predict(cells, ["latency", "energy"])
+    assert np.median(np.abs(mean[:, 1] / (3.0 + 2.0 * mean[:, 0]) - 1)) < 0.1
+    assert (sd > 0).all()
+    assert beliefs.none_mj == pytest.approx(0.1)
+    assert "energ" in beliefs.provenance()["energy_mj"]
+    plan = SearchPlan(objectives=("error", "latency", "energy"), **SMALL)
+    front = search_front(SPACE, beliefs, plan=plan, device_id="d")
+    assert all(c.values["energy_mj"] > 0 for c in front.candidates)
+    few = [with_energy(x) for x in labels[:4]] + labels[4:]
+    with pytest.raises(ConfigError, match="4 networks have a measured energy"):
+        Beliefs.fit(SPACE, few, folded=True).predict(cells, ["energy"])
+
+
+def test_an_odd_device_is_warned_of(labels: list[Label]) -> None:
+    assert Beliefs.fit(SPACE, [], folded=True).warning() == ""
+    values = [x.latency_ms for x in labels[:10]]
+    odd = [replace(x, latency_ms=y) for x, y in zip(labels, reversed(values), strict=False)]
+    beliefs = Beliefs.fit(SPACE, odd, folded=False)
+    assert "no known device" in beliefs.warning()
+    assert beliefs.warning() in beliefs.provenance()["latency_ms"]
+
+
+def test_a_front_of_three_objectives_is_judged_by_all(labels: list[Label]) -> None:
+    """A network that is slower and worse stays on the front when it needs the least energy."""
+    archs = SPACE.sample(3, seed=9)
+    believed = [(5.0, 2.0, 9.0), (6.0, 3.0, 1.0), (7.0, 4.0, 5.0)]
+    candidates = tuple(
+        Candidate(architecture=a, arch=SPACE.encode(a),
+                  values={"error_pct": e, "latency_ms": ms, "energy_mj": mj})
+        for a, (e, ms, mj) in zip(archs, believed, strict=True)
+    )  # fmt: skip
+    front = ParetoFront(
+        device_id="x@1", space="nasbench201", folded=True,
+        objectives=("error", "latency", "energy"), candidates=candidates, method="nsga2", seed=0,
+        n_evaluations=1, duration_s=0.0,
+    )  # fmt: skip
+    measured = {
+        c.architecture.id: Measurement(
+            arch_id=c.architecture.id, artifact_sha256="", device_id="x@1", settings_id="s",
+            origin="simulated", latency_ms=c.values["latency_ms"],
+            energy_mj=c.values["energy_mj"] * 1.1,
+        )
+        for c in candidates
+    }  # fmt: skip
+    box = reference_box(candidates)
+    verdict = judge(front, measured, run_id="r", round_number=1, box=box)
+    assert [row.on_measured_front for row in verdict.candidates] == [True, True, False]
+    assert verdict.objectives == ("error", "latency", "energy")
+    assert verdict.origin == "simulated"
+    assert verdict.energy_mape_pct == pytest.approx(100 / 11)
+    assert verdict.candidates[0].predicted_mj == 9.0
+    assert verdict_from_mapping(json.loads(json.dumps(verdict_to_mapping(verdict)))) == verdict
+    # Without a sensor energy is no objective of the verdict, rather than none of the networks.
+    blind = {key: replace(m, energy_mj=None) for key, m in measured.items()}
+    verdict = judge(front, blind, run_id="r", round_number=1, box=box)
+    assert verdict.objectives == ("error", "latency")
+    assert [row.on_measured_front for row in verdict.candidates] == [True, False, False]
+    assert verdict.energy_mape_pct is None
+
+
 def test_a_front_is_distinct_live_and_repeatable(labels: list[Label]) -> None:
     beliefs = Beliefs.fit(SPACE, labels, folded=True)
     plan = SearchPlan(**SMALL, seed=2)  # type: ignore[arg-type]
@@ -124,10 +192,6 @@ def test_wrong_plans_are_refused(changes: dict[str, object]) -> None:
 
 def test_a_verdict_by_hand(labels: list[Label]) -> None:
     """Two rows swap places, one falls off the front, one is invalid."""
-    from dataclasses import replace
-
-    from hwnas_sdk.core.types import Candidate, Measurement, ParetoFront
-
     archs = SPACE.sample(4, seed=9)
     predicted = [(5.0, 4.0), (6.0, 3.0), (8.0, 2.0), (9.0, 1.0)]
     candidates = tuple(

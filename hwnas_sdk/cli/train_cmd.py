@@ -1,0 +1,17 @@
+"""`hwnas train`: predictors from data of your own or from published tables, as files."""
+
+from __future__ import annotations
+
+import click
+
+from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
+
+VERBS = {
+    "meta": LazyVerb("train_meta_cmd:meta", "A network that predicts any device from ten values."),
+    "rank": LazyVerb("train_rank_cmd:rank", "A score that orders architectures for a device."),
+}
+
+
+@click.group(cls=LazyGroup, verbs=VERBS, short_help="Train a predictor and write it as a file.")
+def train() -> None:
+    """Train a predictor; write its weights (.safetensors) and a card (.json) beside them."""

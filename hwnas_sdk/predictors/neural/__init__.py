@@ -1,0 +1,1 @@
+"""Predictors that are torch networks. The only package under `predictors` that imports torch."""

@@ -1,0 +1,126 @@
+"""The networks told by, or tuned to, a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from predictor_devices import make_devices
+
+from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors.encodings import genotypes_of
+from hwnas_sdk.predictors.metrics import spearman
+from hwnas_sdk.predictors.neural.fit import seeded
+from hwnas_sdk.predictors.neural.help import HelpPlan, HelpPredictor
+from hwnas_sdk.predictors.neural.latency_net import FlatEncoder, LatencyNet, cell_net, one_hot
+from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor, reference_genotypes
+
+
+@pytest.fixture(scope="module")
+def devices():
+    made = make_devices(6, noise_rel=0.01)
+    n = 1500
+    columns = {name: y[:n] for name, y in made.latency_ms.items()}
+    return genotypes_of(made.features[:n]), columns
+
+
+@pytest.fixture(scope="module")
+def known(devices):
+    return {name: y for name, y in devices[1].items() if name != "device0"}
+
+
+@pytest.fixture(scope="module")
+def model(devices, known):
+    plan = MetaPlan(epochs=8, batch_size=64, n_real=3, n_mixed=2)
+    return MetaPredictor.fit(devices[0], known, plan=plan)
+
+
+def test_an_unseen_device_is_ranked_and_scaled(devices, model):
+    cells, columns = devices
+    truth = columns["device0"]
+    prediction = model.adapt(cells[:10], truth[:10]).predict(cells[10:])
+    assert spearman(truth[10:], prediction.mean) > 0.9
+    assert np.median(np.abs(prediction.mean / truth[10:] - 1)) < 0.15
+    assert np.isnan(prediction.sd).all()
+
+
+def test_the_unit_is_that_of_the_values(devices, model):
+    cells, columns = devices
+    y = columns["device0"][:10]
+    one = model.adapt(cells[:10], y).predict(cells).mean
+    thousand = model.adapt(cells[:10], 1000 * y).predict(cells).mean
+    np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-3)
+
+
+def test_one_hot_input_is_the_discrete_path_and_its_gradient_is_right():
+    with seeded(1):
+        net = cell_net(10).double()
+    cells = reference_genotypes()
+    vector = torch.linspace(0, 1, 10, dtype=torch.float64)[None]
+    hot = one_hot(cells).double()
+    assert torch.equal(hot.argmax(dim=2), torch.from_numpy(cells))
+    relaxed = (0.7 * hot + 0.06).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: net(x, vector), (relaxed,), eps=1e-6, atol=1e-6)
+    (slope,) = torch.autograd.grad(net(relaxed, vector).sum(), relaxed)
+    assert (slope.abs().sum(dim=(1, 2)) > 0).all()
+
+
+def test_the_graph_form_is_that_of_the_source():
+    """A' H W + b by hand, on the matrices of `operator_graphs`."""
+    from hwnas_sdk.predictors.graphs import operator_graphs
+    from hwnas_sdk.spaces import get_space
+
+    net = cell_net(10)
+    cells = reference_genotypes()
+    graphs = operator_graphs(get_space("nasbench201"), cells, form="help")
+    value = torch.from_numpy(np.ascontiguousarray(graphs.nodes))
+    adjacency = torch.from_numpy(np.array(graphs.adjacency))
+    for layer in net.encoder.layers:
+        value = torch.relu(adjacency @ (value @ layer.weight.T) + layer.bias)
+    expected = torch.relu(net.encoder.readout(value[:, -1]))
+    torch.testing.assert_close(net.encoder(one_hot(cells)), expected)
+
+
+def test_another_space_brings_its_own_encoder():
+    net = LatencyNet(FlatEncoder(160), 10)
+    assert net(torch.rand(7, 160), torch.rand(3, 10)).shape == (3, 7)
+
+
+def test_round_trip_through_files(devices, model, tmp_path):
+    cells, columns = devices
+    path = tmp_path / "meta.safetensors"
+    model.save(path, data={"source": "synthetic"})
+    loaded = MetaPredictor.load(path)
+    y = columns["device0"][:10]
+    np.testing.assert_array_equal(
+        loaded.adapt(cells[:10], y).predict(cells).mean,
+        model.adapt(cells[:10], y).predict(cells).mean,
+    )
+
+
+def test_nothing_measured_is_refused(model):
+    with pytest.raises(ModelError, match="measure"):
+        model.adapt(np.empty((0, 6), dtype=int), np.empty(0))
+
+
+def test_raw_targets_do_not_carry_the_scale_over(devices, known):
+    """Why the target is scaled: a device ten times slower than all known ones."""
+    cells, columns = devices
+    slow = 10 * columns["device0"]
+    plan = MetaPlan(target="raw", epochs=2, batch_size=128)
+    raw = MetaPredictor.fit(cells, known, plan=plan).adapt(cells[:10], slow[:10]).predict(cells)
+    assert np.median(np.abs(raw.mean / slow - 1)) > 0.5
+
+
+@pytest.mark.slow
+def test_help_tunes_its_weights_and_predicts(devices, known):
+    cells, columns = devices
+    truth = columns["device0"]
+    plan = HelpPlan(epochs=3, n_query=64, n_tasks=2, n_draws=2)
+    model = HelpPredictor.fit(cells, known, plan=plan)
+    adapted = model.adapt(cells[:10], truth[:10])
+    base = dict(model.net.base.named_parameters())
+    assert not torch.equal(adapted.draws[0]["head.hidden.weight"], base["head.hidden.weight"])
+    assert spearman(truth, adapted.predict(cells).mean) > 0.5
+    again = model.adapt(cells[:10], truth[:10]).predict(cells).mean
+    np.testing.assert_array_equal(again, adapted.predict(cells).mean)

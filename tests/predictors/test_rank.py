@@ -1,0 +1,177 @@
+"""Expected Pareto ranks: conformance, what scores mean, files, spaces too large to rank whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rank_space import Chains
+
+from hwnas_sdk import pareto
+from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors import _population, rank
+from hwnas_sdk.predictors._population import population_of
+from hwnas_sdk.predictors.metrics import kendall
+from hwnas_sdk.predictors.rank import RankPredictor, ranks_among
+from hwnas_sdk.spaces.nasbench201 import NasBench201
+from hwnas_sdk.testing.rank import RankConformance, toy_objectives
+
+SPACE = Chains()
+ALL = population_of(SPACE).genotypes
+
+
+class TestPosterior(RankConformance):
+    @pytest.fixture
+    def space(self):
+        return SPACE
+
+    @pytest.fixture
+    def make(self):
+        return lambda space, genes, error, costs: RankPredictor.fit(
+            space, genes, error, costs, draws=16
+        )
+
+
+def labels(n=60, seed=0, noise=0.0):
+    rng = np.random.default_rng(seed)
+    genes = ALL[rng.choice(len(ALL), n, replace=False)]
+    error, cost = toy_objectives(SPACE, genes)
+    return genes, error, cost * np.exp(noise * rng.normal(size=n))
+
+
+def truth():
+    return pareto.ranks(np.column_stack(toy_objectives(SPACE, ALL)))
+
+
+def test_unseen_architectures_are_ordered_better_than_by_sorting_the_means():
+    """Above all where a coarse clock puts many architectures on one value."""
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        error, cost = toy_objectives(SPACE, ALL)
+        error = error * np.exp(0.05 * rng.normal(size=len(ALL)))
+        cost = np.ceil(cost)
+        ranks = pareto.ranks(np.column_stack([error, cost]))
+        rows = rng.choice(len(ALL), 100, replace=False)
+        costs = {"board": cost[rows]}
+        model = RankPredictor.fit(SPACE, ALL[rows], error[rows], costs, draws=32)
+        own = kendall(ranks, -model.score(ALL, "board"))
+        assert own > kendall(ranks, model.independent_ranks(ALL, "board")) + 0.02
+
+
+def test_the_score_is_minus_a_rank():
+    genes, error, cost = labels(n=200)
+    model = RankPredictor.fit(SPACE, genes, error, {"board": cost})
+    scores = model.score(ALL, "board")
+    assert scores.max() <= 0.0
+    # Nearly everything is known here, so the expected rank is nearly the true one.
+    assert kendall(truth(), -scores) > 0.85
+    assert np.abs(-scores - truth()).mean() < 4.0  # of 25 fronts
+
+
+def test_dead_architectures_score_last():
+    genes, error, cost = labels()
+    model = RankPredictor.fit(SPACE, genes, error, {"board": cost}, draws=4)
+    dead, best = model.score(np.array([[0, 0, 0, 0], [3, 3, 3, 3]]), "board")
+    assert dead < model.score(ALL, "board").min() < best
+
+
+def test_a_coarse_clock_is_noticed():
+    genes, error, cost = labels(n=120)
+    model = RankPredictor.fit(
+        SPACE, genes, error, {"fine": cost, "coarse": np.round(cost) + 1.0}, draws=4
+    )
+    (fine,), (coarse,) = (model.by_platform[p].levels for p in ("fine", "coarse"))
+    assert fine is None
+    np.testing.assert_allclose(np.exp(coarse), np.unique(np.round(cost) + 1.0))
+    drawn = next(model._population_draws(model.by_platform["coarse"]))[:, 1]
+    assert set(drawn) <= set(coarse)
+
+
+def test_three_objectives_and_their_correlation():
+    genes, error, cost = labels(n=120)
+    rng = np.random.default_rng(1)
+    shared = np.exp(0.2 * rng.normal(size=len(cost)))
+    both = np.column_stack([cost * shared, 3.0 * cost * shared])
+    model = RankPredictor.fit(SPACE, genes, error, {"board": both}, draws=8)
+    correlation = model.by_platform["board"].correlation
+    assert correlation[1, 2] > 0.9
+    assert correlation[0, 1] == correlation[0, 2] == 0.0
+    assert np.isfinite(model.score(ALL, "board")).all()
+
+
+def test_a_sampled_population_and_its_outsiders(monkeypatch):
+    monkeypatch.setattr(_population, "_LARGEST_WHOLE", 10)
+    monkeypatch.setattr(_population, "_SAMPLE", 100)
+    space = Chains()  # populations are remembered per space object
+    genes, error, cost = labels(n=150)
+    model = RankPredictor.fit(space, genes, error, {"board": cost}, draws=32)
+    assert len(population_of(space)) == 100
+    outside = population_of(space).rows(ALL) < 0
+    assert outside.sum() == len(ALL) - 100
+    scores = model.score(ALL, "board")
+    assert kendall(truth()[outside], -scores[outside]) > 0.8
+    np.testing.assert_allclose(model.score(ALL[outside][5:9], "board"), scores[outside][5:9])
+
+
+def test_rank_among_others():
+    population = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])  # ranks 0 0 1 2
+    points = np.array([[0.0, 1.0], [1.0, 1.0], [1.5, 1.5], [2.5, 2.5], [9.0, 9.0]])
+    np.testing.assert_array_equal(ranks_among(points, population), [0, 0, 1, 2, 3])
+
+
+def test_a_new_platform_brings_errors_of_its_own():
+    genes, error, cost = labels(n=120)
+    model = RankPredictor.fit(SPACE, genes[:60], error[:60], {"board": cost[:60]}, draws=4)
+    same = model.add_platform("other", genes[:60], cost[:60], error_pct=error[:60])
+    assert same.by_platform["other"].objectives[0] is model.error
+    more = model.add_platform("other", genes, cost, error_pct=error)
+    assert len(more.by_platform["other"].objectives[0].target) == len(model.error.target) + 60
+    np.testing.assert_array_equal(more.score(ALL, "board"), model.score(ALL, "board"))
+
+
+def test_missing_labels_are_left_out():
+    genes, error, cost = labels(n=60)
+    error[:10], cost[10:20] = np.nan, np.nan
+    model = RankPredictor.fit(SPACE, genes, error, {"board": cost}, draws=4)
+    assert len(model.error.target) == 50
+    assert len(model.by_platform["board"].objectives[1].target) == 50
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.inf])
+def test_costs_that_are_not_positive_are_refused(bad):
+    genes, error, cost = labels()
+    cost[3] = bad
+    with pytest.raises(ModelError, match="positive"):
+        RankPredictor.fit(SPACE, genes, error, {"board": cost})
+
+
+def test_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank, "get_space", lambda name: SPACE)
+    genes, error, cost = labels()
+    costs = {"fine": cost, "coarse": np.round(cost) + 1.0}
+    model = RankPredictor.fit(SPACE, genes, error, costs, draws=4)
+    path = tmp_path / "ranks.safetensors"
+    model.save(path, data={"source": "made up"}, metrics={})
+    loaded = RankPredictor.load(path)
+    assert loaded.platforms == model.platforms
+    for name in costs:
+        np.testing.assert_array_equal(loaded.score(ALL, name), model.score(ALL, name))
+    # What is learned later needs more than the stored scores.
+    a, b = (m.add_platform("new", genes, cost) for m in (loaded, model))
+    np.testing.assert_array_equal(a.score(ALL, "new"), b.score(ALL, "new"))
+    card = path.with_suffix(".json")
+    card.write_text(card.read_text().replace('"kind": "rank"', '"kind": "other"'))
+    with pytest.raises(ModelError, match="other"):
+        RankPredictor.load(path)
+
+
+@pytest.mark.slow
+def test_the_whole_of_nasbench201():
+    """Only that it runs: figures are the bench's."""
+    space = NasBench201()
+    sample = space.sample(40, seed=1)
+    genes = np.array([a.genotype for a in sample])
+    error, cost = toy_objectives(space, genes)
+    model = RankPredictor.fit(space, genes, error, {"board": cost}, draws=2)
+    scores = model.score(space.all_genotypes(), "board")
+    dead = ~space.live_mask()
+    assert scores[dead].max() < scores[~dead].min()

@@ -1,0 +1,88 @@
+"""Active profiles: each network follows from the measurements before it, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas_sdk.core.errors import ConfigError, DeviceError
+from hwnas_sdk.core.settings import settings_preset
+from hwnas_sdk.predictors.active import next_network, uncertainty_pct
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.encodings import live_edges, structural_features
+from hwnas_sdk.spaces import get_space
+from hwnas_sdk.workflows.active import profile_actively
+from hwnas_sdk.workflows.lab import Lab
+
+SETTINGS = settings_preset("quick")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    genes = get_space("nasbench201").all_genotypes()[::7]
+    return structural_features(genes[live_edges(genes).any(axis=1)])
+
+
+def latency(prior, features):
+    x = prior.standardise(features)
+    return 3.0 * prior.typical(x)
+
+
+def test_measuring_the_chosen_network_makes_predictions_more_certain(cells):
+    prior = LatencyPrior.shipped()
+    rows = [0, 200, 900, 1500]
+    every = np.ones(len(cells), bool)
+    values = latency(prior, cells)
+    before = prior.adapt(cells[rows], values[rows])
+    left = every.copy()
+    left[rows] = False
+    chosen = next_network(before, cells, eligible=left)
+    assert chosen not in rows
+    assert chosen == next_network(before, cells, eligible=left)
+    after = prior.adapt(cells[[*rows, chosen]], values[[*rows, chosen]])
+    uncertainties = [uncertainty_pct(m, cells, eligible=every) for m in (before, after)]
+    assert 0 < uncertainties[1] < uncertainties[0]
+
+
+def test_only_eligible_networks_are_chosen(cells):
+    prior = LatencyPrior.shipped()
+    model = prior.adapt(cells[:5], latency(prior, cells[:5]))
+    only = np.zeros(len(cells), bool)
+    only[77] = True
+    assert next_network(model, cells, eligible=only) == 77
+    with pytest.raises(ConfigError, match="no network"):
+        next_network(model, cells, eligible=np.zeros(len(cells), bool))
+
+
+@pytest.mark.slow
+def test_a_budget_and_a_precision_end_it():
+    with Lab.open() as lab:
+        board = lab.device("fake://?mode=ok")
+        small = profile_actively(lab, board, settings=SETTINGS, precision_pct=1e-6, max_networks=7)
+        assert len(small.architectures) == len(set(small.architectures)) == 7
+        assert small.reference_set == "active"
+        assert lab.stored_profile(board.spec.id)[1] == small
+        easy = profile_actively(lab, board, settings=SETTINGS, precision_pct=1e6)
+        assert len(easy.architectures) == 5
+        assert lab.beliefs(board) is not None
+
+
+def test_killed_it_continues_with_the_same_networks():
+    with Lab.open() as lab:
+        with pytest.raises(DeviceError):
+            profile_actively(
+                lab, lab.device("fake://?mode=die_once=60"), settings=SETTINGS,
+                precision_pct=1e-6, max_networks=7,
+            )  # fmt: skip
+        run = lab.store.runs("profile")[-1]
+        kept = {m.item: m.latency_ms for m in lab.store.measurements(run_id=run.id)}
+        assert run.finished_at is None
+        lab._sessions.clear()
+        board = lab.device("fake://?mode=die_once=60")
+        profile = profile_actively(
+            lab, board, settings=SETTINGS, precision_pct=1e-6, max_networks=7
+        )
+        assert profile.source == f"run {run.id}"
+        after = {m.item: m.latency_ms for m in lab.store.measurements(run_id=run.id)}
+        assert kept.items() <= after.items()
+        assert len(profile.architectures) == 7

@@ -1,0 +1,224 @@
+"""The rank bench: its document, its judge, and that nothing is read beyond what was declared."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hwnas_sdk import pareto
+from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors import rank
+from hwnas_sdk.predictors._population import Population
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.rank import RankPredictor
+from hwnas_sdk.spaces.nasbench201 import NasBench201
+from hwnas_sdk.workflows import bench_rank
+from hwnas_sdk.workflows.bench_rank import run_bench_rank
+from hwnas_sdk.workflows.rank_protocol import RankBenchPlan, RankJudge, distinct_kendall
+from hwnas_sdk.workflows.train_rank import train_rank
+
+SPACE = NasBench201()
+QUICK = {"train": 60, "seeds": 2, "devices": ("a",)}
+
+
+@pytest.fixture(scope="module")
+def columns():
+    """Made-up errors and costs of 1,200 cells."""
+    index = np.arange(0, 15_000, 12)[:1200]
+    genes = SPACE.all_genotypes()[index]
+    rng = np.random.default_rng(0)
+    features = structural_features(genes)[:, 1:5]
+    dead = np.array([SPACE.is_dead(SPACE.architecture(g)) for g in genes])
+    error = 60.0 - 6.0 * features[:, 2] - 3.0 * features[:, 1] + rng.normal(size=len(genes))
+    cost = 2.0 + features @ [0.1, 0.6, 1.5, 0.5]
+    made = {
+        "index": index,
+        "arch": [SPACE.encode(SPACE.architecture(g)) for g in genes],
+        "cifar10_test_acc": np.where(dead, 10.0, 100.0 - error),
+    }
+    for name in "ab":
+        made[name] = cost * np.exp(0.05 * rng.normal(size=len(genes)))
+    return made
+
+
+def write(folder, columns):
+    main = {k: columns[k] for k in ("index", "arch", "cifar10_test_acc")}
+    pq.write_table(pa.table(main), folder / "nasbench201.parquet")
+    costs = {k: v for k, v in columns.items() if k != "cifar10_test_acc"}
+    pq.write_table(pa.table(costs), folder / "nasbench201_latency.parquet")
+    return folder
+
+
+@pytest.fixture
+def tables(columns, tmp_path, monkeypatch):
+    """The tables, and a population of their cells only: ranking all 15,284 takes seconds."""
+    genes = SPACE.all_genotypes()[columns["index"]]
+    genes = genes[[not SPACE.is_dead(SPACE.architecture(g)) for g in genes]]
+    population = Population(SPACE, genes)
+    monkeypatch.setattr(rank, "population_of", lambda space: population)
+    monkeypatch.setattr(bench_rank, "get_space", lambda name: SPACE)
+    return write(tmp_path, columns)
+
+
+def test_the_document(tables):
+    events = []
+    plan = RankBenchPlan(**QUICK | {"devices": ("a", "b")}, independent=True, new_platform=True)
+    answer = run_bench_rank([tables], plan, curve=[40], on_event=events.append)
+    assert list(answer["devices"]) == ["a", "b"]
+    keys = {"kendall", "kendall_distinct", "kendall_batch18", "normalized_hv"}
+    for figures in answer["devices"].values():
+        assert figures.keys() >= keys | {"kendall_new_families", "n", "n_fronts", "n_tied_pairs"}
+        assert figures["independent"].keys() >= keys
+        assert figures["ahead"] == (figures["kendall"] > figures["independent"]["kendall"])
+        assert figures["gain"] == pytest.approx(
+            figures["kendall"] - figures["independent"]["kendall"]
+        )
+        # The same labels, whatever was known before: nothing is lost.
+        assert abs(figures["new_platform_loss"]) < 1e-9
+        assert figures["kendall"] > 0.5
+        assert 0.9 < figures["normalized_hv"] <= 1.0
+    for key in keys:
+        each = [figures[key] for figures in answer["devices"].values()]
+        assert answer[f"mean_{key}"] == pytest.approx(np.mean(each))
+    assert sorted(answer["ahead_on"] + answer["not_ahead_on"]) == ["a", "b"]
+    assert answer["curve"][0]["train"] == 40
+    assert (answer["model"], answer["loss"]) == ("posterior", None)
+    assert [(e.done, e.total) for e in events[:4]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("model", ["posterior", "network"])
+def test_only_the_labels_of_the_training_rows_are_read(
+    tables, columns, tmp_path_factory, monkeypatch, model
+):
+    """Reverse every other value: the scores must stay the same."""
+    if model == "network":
+        pytest.importorskip("torch")
+        from hwnas_sdk.predictors.neural import rank_network
+        from hwnas_sdk.predictors.neural.encoders import ArchitectureEncoder
+        from hwnas_sdk.predictors.neural.fit import seeded
+
+        with seeded(0):
+            encoder = ArchitectureEncoder(SPACE)
+        monkeypatch.setattr(bench_rank.RankBench, "encoder", encoder)
+        monkeypatch.setattr(
+            bench_rank, "_network_plan", lambda bench: rank_network.RankPlan(epochs=2)
+        )
+    seen, scores = [], []
+    labels, figures = bench_rank.RankBench.labels, RankJudge.figures
+
+    def remember(self, device, rows):
+        seen.append(rows)
+        return labels(self, device, rows)
+
+    def listen(self, given, **options):
+        scores.append(given)
+        return figures(self, given, **options)
+
+    monkeypatch.setattr(bench_rank.RankBench, "labels", remember)
+    monkeypatch.setattr(RankJudge, "figures", listen)
+    plan = RankBenchPlan(**QUICK | {"seeds": 1}, model=model, independent=True)
+    run_bench_rank([tables], plan)
+    altered = dict(columns)
+    others = np.setdiff1d(np.arange(len(columns["index"])), np.concatenate(seen))
+    live = others[columns["cifar10_test_acc"][others] > 10.0]  # which cells are dead is known
+    for name in ("a", "cifar10_test_acc"):
+        values = columns[name].copy()
+        values[live] = values[live][::-1]
+        altered[name] = values
+    half = len(scores)
+    run_bench_rank([write(tmp_path_factory.mktemp("altered"), altered)], plan)
+    assert half == 2
+    np.testing.assert_array_equal(scores[:half], scores[half:])
+
+
+def test_training_rows_are_a_latin_hypercube_of_usable_rows(tables):
+    plan = RankBenchPlan(**QUICK)
+    bench = bench_rank.RankBench(bench_rank.load_tables([tables]), plan)
+    rows = bench.training_rows("a", 0)
+    assert len(set(rows.tolist())) == 60
+    assert set(rows) <= set(bench.rows["a"])
+    np.testing.assert_array_equal(rows, bench.training_rows("a", 0))
+    assert not np.array_equal(rows, bench.training_rows("a", 1))
+
+
+def test_the_judge():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(300, 2))
+    judge = RankJudge.of(points)
+    new = np.zeros(300, dtype=bool)
+    perfect = judge.figures(-judge.ranks.astype(float), labelled=new, seed=0)
+    assert perfect["kendall"] == pytest.approx(1.0)
+    assert perfect["kendall_distinct"] == pytest.approx(1.0)
+    assert perfect["normalized_hv"] == pytest.approx(1.0)
+    assert perfect["kendall_batch18"] > 0.6
+    chance = judge.figures(rng.normal(size=300), labelled=new, seed=0)
+    assert abs(chance["kendall"]) < 0.1
+    assert abs(chance["kendall_batch18"]) < 0.1
+
+
+def test_tau_over_pairs_of_different_truth():
+    rng = np.random.default_rng(1)
+    truth, predicted = rng.integers(0, 5, size=40), rng.integers(0, 9, size=40).astype(float)
+    pairs = [(a, b) for a, b in itertools.permutations(range(40), 2) if truth[a] < truth[b]]
+    wanted = np.mean([np.sign(predicted[b] - predicted[a]) for a, b in pairs])
+    assert distinct_kendall(truth, predicted) == pytest.approx(wanted)
+
+
+def test_train_rank_writes_a_model(tables, tmp_path):
+    path = tmp_path / "a.safetensors"
+    answer = train_rank([tables], "a", path, train=60)
+    assert answer["model"] == str(path)
+    assert answer["metrics"]["kendall"] > 0.4
+    loaded = RankPredictor.load(path)
+    assert loaded.platforms == ("a",)
+    assert loaded.card.weights_sha256 == answer["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "oracle"}, "posterior"),
+        ({"loss": "hinge"}, "listwise"),
+        ({"devices": ()}, "devices"),
+        ({"metrics": ("power",)}, "energy"),
+        ({"train": 5}, "at least 30"),
+        ({"batch_size": 1}, "batch"),
+        ({"devices": ("a",), "new_platform": True}, "another device"),
+    ],
+)
+def test_plans_that_cannot_be_carried_out(options, message):
+    with pytest.raises(ConfigError, match=message):
+        RankBenchPlan(**options)
+
+
+def test_missing_rows_and_devices(tables):
+    with pytest.raises(ConfigError, match="there are: a, b"):
+        run_bench_rank([tables], RankBenchPlan(devices=("c",)))
+    with pytest.raises(DataError, match="1500 are needed"):
+        run_bench_rank([tables], RankBenchPlan(devices=("a",), train=1500))
+
+
+def test_three_objectives_are_ranked_together():
+    rng = child_rng(0, "points")
+    points = rng.normal(size=(100, 3))
+    np.testing.assert_array_equal(RankJudge.of(points).ranks, pareto.ranks(points))
+
+
+# --- public tables ------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_public_devices(shared_data):
+    plan = RankBenchPlan(seeds=1, independent=True)
+    answer = run_bench_rank([shared_data], plan)
+    assert answer["mean_kendall"] >= 0.68
+    assert answer["mean_kendall_batch18"] >= 0.75
+    assert answer["mean_normalized_hv"] >= 0.995
+    assert answer["not_ahead_on"] == []

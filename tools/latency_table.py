@@ -1,0 +1,236 @@
+"""Every registered transfer model on every unseen device, as the page docs/latency-table.md.
+
+    python tools/latency_table.py --data DIR [--models A,B] [--out FILE] [--state FILE]
+
+Each figure is what `hwnas bench latency` prints for the same options. What was computed is kept in
+the state file after every run, so that a killed command goes on where it was; it belongs to one
+version of the code and is to be deleted when that changes. Cheap models are also judged on five
+random draws of references, on the unseen devices and on the training devices left out in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from hwnas_sdk.core.files import write_bytes_atomic
+from hwnas_sdk.predictors.registry import TRANSFER_MODELS
+from hwnas_sdk.workflows.bench_latency import run_bench_latency
+from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS: Final = ("ours", "paper")
+CHEAP: Final = frozenset(
+    {"bayes", "flops", "params", "additive", "linear-transfer", "nearest-device"}
+)
+N_DRAWS: Final = 5
+INTRODUCTION = """\
+# Latency of unseen devices: every model
+
+Made by `python tools/latency_table.py --data DIR`; do not edit. Each figure is what
+`hwnas bench latency --model MODEL --references SET --samples {samples}` prints.
+
+{n_known} known devices, {samples} measured networks of each unseen one and nothing else of it;
+judged are all live cells. How settings were chosen is told in [Predictors](predictors.md). The
+models:
+
+{models}
+
+`brp-nas` and `gates` are published for hundreds of labels of the device and see only the samples
+here; `hwnas bench latency --model brp-nas --references random --samples 900` is the published
+protocol. A model of order (`gates`, `flops`, `params`, `nearest-device`) gets its milliseconds from
+a straight line through the samples.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of the bench."""
+
+    model: str
+    references: str
+    seed: int = 0
+    leave_one_out: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name in the state file."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def jobs(models: Sequence[str]) -> Iterator[Job]:
+    """Everything the page needs, the cheap and the important first."""
+    for model in sorted(models, key=lambda name: name not in CHEAP):
+        for references in SETS:
+            yield Job(model, references)
+    for model in models:
+        if model in CHEAP:
+            for seed in range(N_DRAWS):
+                yield Job(model, "random", seed)
+                yield Job(model, "random", seed, leave_one_out=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, action="append", required=True)
+    parser.add_argument("--models", help="default: all registered ones")
+    parser.add_argument("--train-devices", default=",".join(HELP_TRAIN_DEVICES))
+    parser.add_argument("--devices", default=",".join(HELP_UNSEEN_DEVICES))
+    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "latency-table.md")
+    parser.add_argument("--state", type=Path, default=ROOT / "build" / "latency-table.json")
+    options = parser.parse_args(arguments)
+    models = options.models.split(",") if options.models else list(TRANSFER_MODELS)
+    known, unseen = options.train_devices.split(","), options.devices.split(",")
+    question = {"known": known, "unseen": unseen, "samples": options.samples}
+    state: dict[str, Any] = {"question": question, "answers": {}}
+    if options.state.exists():
+        state = json.loads(options.state.read_text())
+        if state["question"] != question:
+            sys.exit(f"{options.state} answers another question; delete it or name another")
+    answers: dict[str, Any] = state["answers"]
+    for job in jobs(models):
+        if job.key in answers:
+            continue
+        started = time.monotonic()
+        answers[job.key] = run_bench_latency(
+            options.data,
+            train_devices=known,
+            devices=known if job.leave_one_out else unseen,
+            samples=options.samples,
+            model=job.model,
+            references=job.references,
+            leave_one_out=job.leave_one_out,
+            seed=job.seed,
+        )
+        options.state.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(options.state, json.dumps(state).encode())
+        print(f"{time.monotonic() - started:6.1f} s  {job.key}", file=sys.stderr, flush=True)
+    options.out.write_text(page(models, question, answers))
+    return 0
+
+
+def page(models: Sequence[str], question: dict[str, Any], answers: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    unseen: list[str] = question["unseen"]
+    parts = [
+        INTRODUCTION.format(
+            samples=question["samples"],
+            n_known=len(question["known"]),
+            models="\n".join(f"- `{name}`: {TRANSFER_MODELS[name].summary}" for name in models),
+        ),
+        "## The truth\n",
+        _truth(answers[Job(models[0], SETS[0]).key]["devices"]),
+    ]
+    for references in SETS:
+        chosen = {name: answers[Job(name, references).key] for name in models}
+        parts += [f"## References: {references}\n", _means(chosen), *_by_device(chosen, unseen)]
+    cheap = [name for name in models if name in CHEAP]
+    if cheap:
+        parts += [
+            f"## Spread over {N_DRAWS} random draws of the references\n",
+            "Mean and standard deviation over the draws.\n",
+            _spread(cheap, answers, unseen),
+        ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    stated = [value for value in values if value is not None]
+    return float(np.mean(stated)) if stated else None
+
+
+def _truth(devices: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            str(f["n"]),
+            f"{f['n_tied_pairs']:,}",
+            _number(f["kendall_ceiling"]),
+            _number(f["kendall_retest"]),
+        ]
+        for name, f in devices.items()
+    ]
+    return (
+        "Ties bound what Kendall's tau-b a prediction without ties can reach (ceiling); retest is "
+        "tau-b between\nthe two of a pair of cells that run the same operators.\n\n"
+        + _table(["device", "cells", "tied pairs", "ceiling", "retest"], rows)
+    )
+
+
+def _means(chosen: dict[str, Any]) -> str:
+    rows = []
+    for name, answer in chosen.items():
+        figures = answer["devices"].values()
+        errors = [f["median_ape_pct"] for f in figures if f["median_ape_pct"] is not None]
+        rows.append([
+            f"`{name}`",
+            _number(answer["mean_spearman"]),
+            _number(answer["mean_kendall"]),
+            _number(_mean(errors), 1),
+            _number(max(errors, default=None), 1),
+            _number(_mean([f["coverage90"] for f in figures]), 2),
+        ])  # fmt: skip
+    header = ["model", "mean Spearman", "mean Kendall", "median APE %, mean",
+              "median APE %, worst device", "coverage of 90 %"]  # fmt: skip
+    return _table(header, rows)
+
+
+def _by_device(chosen: dict[str, Any], unseen: Sequence[str]) -> Iterator[str]:
+    kinds = (("Spearman", "spearman", 3), ("Kendall tau-b", "kendall", 3),
+             ("Median absolute percentage error", "median_ape_pct", 1),
+             ("Coverage of the 90 % interval", "coverage90", 2))  # fmt: skip
+    for title, key, digits in kinds:
+        rows = [
+            [f"`{name}`", *(_number(answer["devices"][d][key], digits) for d in unseen)]
+            for name, answer in chosen.items()
+            if any(answer["devices"][d][key] is not None for d in unseen)
+        ]
+        if rows:
+            yield f"{title}:\n\n" + _table(["model", *unseen], rows)
+
+
+def _spread(models: Sequence[str], answers: dict[str, Any], unseen: Sequence[str]) -> str:
+    def cell(values: Sequence[float | None], digits: int = 3) -> str:
+        stated = [value for value in values if value is not None]
+        if not stated:
+            return "-"
+        return f"{np.mean(stated):.{digits}f} ± {np.std(stated):.{digits}f}"
+
+    rows = []
+    for name in models:
+        draws = [answers[Job(name, "random", seed).key] for seed in range(N_DRAWS)]
+        left_out = [answers[Job(name, "random", s, leave_one_out=True).key] for s in range(N_DRAWS)]
+        rows.append([
+            f"`{name}`",
+            *(cell([draw["devices"][d]["spearman"] for draw in draws]) for d in unseen),
+            cell([draw["mean_spearman"] for draw in draws]),
+            cell([draw["mean_kendall"] for draw in draws]),
+            cell([draw["mean_spearman"] for draw in left_out]),
+            cell([draw["mean_kendall"] for draw in left_out]),
+        ])  # fmt: skip
+    header = ["model", *unseen, "mean Spearman", "mean Kendall",
+              "known, left out: Spearman", "known, left out: Kendall"]  # fmt: skip
+    return _table(header, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -132,6 +133,7 @@ def profile(
         "peak_memory_mib": result.peak_memory_mib,
         "flags": result.flags,
         "missing": result.missing,
+        "selection": dict(result.selection),
         "origin": result.origin,
         "measured_at": result.measured_at,
         "path": None if output is None else str(output),
@@ -152,7 +154,20 @@ def profile(
         console.print(table(("network", "latency ms", "95 %", "peak MiB"), rows, title=title))
         if result.missing:
             console.print(f"without a valid measurement: {', '.join(result.missing)}", markup=False)
+        if result.selection:
+            console.print(_why_it_ended(result.selection), markup=False)
         if output is not None:
             console.print(f"profile written to {output}", markup=False)
 
     app.show(answer, draw)
+
+
+def _why_it_ended(selection: Mapping[str, Any]) -> str:
+    """One line on the precision of an active profile."""
+    why = "as asked for"
+    if selection["stopped"] != "precision":
+        why = f"the budget is spent (asked for: {selection['precision_pct']:g} %)"
+    return (
+        f"{selection['n_networks']} networks; the typical prediction is certain to "
+        f"{selection['reached_pct']:.1f} %: {why}"
+    )

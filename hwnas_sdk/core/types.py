@@ -125,7 +125,8 @@ class DeviceProfile:
 
     Sequences run parallel to `architectures` (official strings). `settings` and `environment` say
     how it was measured; two profiles of different `reference_set` cannot be compared. `missing` are
-    references that got no valid measurement.
+    references that got no valid measurement. `selection` says how precise an active profile became
+    and why it ended; it is empty for a fixed reference set.
     """
 
     device_id: str
@@ -147,6 +148,7 @@ class DeviceProfile:
     flags: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     source: str = ""
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

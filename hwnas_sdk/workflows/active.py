@@ -95,11 +95,13 @@ def profile_actively(
                 f"{len(valid)} networks: typical prediction certain to {left_pct:.1f} %",
             )
         )  # fmt: skip
-        if len(rows) >= max_networks or (valid and left_pct <= precision_pct):
+        stopped = _why_stop(len(valid), left_pct <= precision_pct, len(rows) >= max_networks)
+        if stopped is not None:
             break
         every[rows] = False
         rows.append(next_network(posterior, features, eligible=every, seed=seed))
-    _measure(lab, on, run, settings, archs, seed=seed, folded=True)
+    if valid:
+        _measure(lab, on, run, settings, archs, seed=seed, folded=True)
     try:
         profile = profile_of(
             results,
@@ -109,6 +111,13 @@ def profile_actively(
             space=space.name,
             references=ACTIVE,
             source=f"run {run.id}",
+            selection={
+                "precision_pct": precision_pct,
+                "reached_pct": left_pct,
+                "max_networks": max_networks,
+                "n_networks": len(rows),
+                "stopped": stopped,
+            },
         )
     except MeasurementError:
         # Every attempt is used up: the same command must start anew, not fail for ever.
@@ -116,6 +125,18 @@ def profile_actively(
         raise
     lab.store.finish_run(run.id, profile_to_mapping(profile))
     return profile
+
+
+def _why_stop(n_valid: int, precise: bool, spent: bool) -> str | None:  # noqa: FBT001
+    """Why no further network is measured, or None.
+
+    A device on which nothing is valid is disturbed: more networks only cost time.
+    """
+    if not n_valid:
+        return "nothing_valid"
+    if precise:
+        return "precision"
+    return "max_networks" if spent else None
 
 
 def _measure(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from hwnas_sdk.core.errors import ConfigError, MeasurementError
 from hwnas_sdk.core.settings import MeasureSettings
@@ -60,6 +61,7 @@ def profile_of(
     space: str,
     references: str,
     source: str,
+    selection: Mapping[str, Any] | None = None,
 ) -> DeviceProfile:
     """Gather the measurements of a reference set (parallel to `architectures`) in a profile.
 
@@ -109,6 +111,7 @@ def profile_of(
         flags=tuple(flags),
         missing=tuple(arch for arch, _ in bad),
         source=source,
+        selection=selection or {},
     )
 
 

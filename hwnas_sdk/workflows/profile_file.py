@@ -61,6 +61,10 @@ class ProfileFile(BaseModel):
         min_length=1,
         description="where the numbers come from: the run, or table, and who measured it on what",
     )
+    selection: dict[str, Any] = Field(
+        default_factory=dict,
+        description="of an active profile: precision wanted and reached, and why it ended",
+    )
     references: list[ReferenceEntry] = Field(min_length=1)
 
 

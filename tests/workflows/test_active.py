@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwnas_sdk.core.errors import ConfigError, DeviceError
+from hwnas_sdk.core.errors import ConfigError, DeviceError, MeasurementError
 from hwnas_sdk.core.settings import settings_preset
 from hwnas_sdk.predictors.active import next_network, uncertainty_pct
 from hwnas_sdk.predictors.bayes import LatencyPrior
@@ -13,6 +13,7 @@ from hwnas_sdk.predictors.encodings import live_edges, structural_features
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.workflows.active import profile_actively
 from hwnas_sdk.workflows.lab import Lab
+from hwnas_sdk.workflows.profile_file import load_profile, save_profile
 
 SETTINGS = settings_preset("quick")
 
@@ -61,9 +62,12 @@ def test_a_budget_and_a_precision_end_it():
         small = profile_actively(lab, board, settings=SETTINGS, precision_pct=1e-6, max_networks=7)
         assert len(small.architectures) == len(set(small.architectures)) == 7
         assert small.reference_set == "active"
+        assert small.selection["stopped"] == "max_networks"
+        assert small.selection["reached_pct"] > 1e-6
         assert lab.stored_profile(board.spec.id)[1] == small
         easy = profile_actively(lab, board, settings=SETTINGS, precision_pct=1e6)
         assert len(easy.architectures) == 5
+        assert easy.selection["stopped"] == "precision"
         assert lab.beliefs(board) is not None
 
 
@@ -86,3 +90,24 @@ def test_killed_it_continues_with_the_same_networks():
         after = {m.item: m.latency_ms for m in lab.store.measurements(run_id=run.id)}
         assert kept.items() <= after.items()
         assert len(profile.architectures) == 7
+
+
+def test_an_active_profile_says_how_it_ended_and_survives_its_file(tmp_path):
+    with Lab.open() as lab:
+        board = lab.device("fake://?mode=ok")
+        easy = profile_actively(lab, board, settings=SETTINGS, precision_pct=1e6)
+        assert easy.selection["stopped"] == "precision"
+        assert 0 < easy.selection["reached_pct"] < 1e6
+        assert easy.selection["n_networks"] == len(easy.architectures)
+        save_profile(easy, tmp_path / "active.yaml")
+        assert load_profile(tmp_path / "active.yaml") == easy
+
+
+def test_a_disturbed_device_is_not_measured_to_the_end():
+    with Lab.open() as lab:
+        board = lab.device("fake://?mode=contended")
+        with pytest.raises(MeasurementError) as caught:
+            profile_actively(lab, board, settings=SETTINGS, max_networks=20)
+        assert caught.value.code == "profile_incomplete"
+        run = lab.store.runs("profile")[-1]
+        assert len({m.item for m in lab.store.measurements(run_id=run.id)}) == 5

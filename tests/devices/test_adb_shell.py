@@ -74,7 +74,7 @@ def test_slow_command_is_a_deadline(shell) -> None:
 
 def test_command_that_never_stops_talking_is_a_deadline(shell) -> None:
     with pytest.raises(DeviceError) as caught:
-        shell.run("yes & sleep 5; kill $!", timeout_s=0.5)
+        shell.run("while :; do echo yes; sleep 0.01; done & sleep 5; kill $!", timeout_s=0.5)
     assert caught.value.code == "deadline"
 
 

@@ -257,6 +257,7 @@ def test_an_end_that_cannot_be_written_is_told_all_the_same(
     assert journal.close_crashed(str(path), "full", event) is None, "it has its end now"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["output", "input", "both"])
 def test_a_closed_channel_does_not_stop_the_job(pyz: Path, tmp_path: Path, ends: str) -> None:
     """What a link that breaks leaves: pipes nobody holds at the other end."""

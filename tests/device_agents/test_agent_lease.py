@@ -100,6 +100,7 @@ def test_an_idle_agent_gives_way_to_its_own_host(start: Any) -> None:
     assert again.run("next", [again.put(LIGHT)])[-1]["outcome"] == "done"
 
 
+@pytest.mark.slow
 def test_an_idle_agent_gives_way_when_its_host_fell_silent(start: Any) -> None:
     first: Agent = start("--host-timeout", "8")
     assert lease(first)["type"] == "lease"
@@ -112,6 +113,7 @@ def test_an_idle_agent_gives_way_when_its_host_fell_silent(start: Any) -> None:
     assert first.process.wait(5.0) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_silent_host_is_taken_for_gone(start: Any) -> None:
     agent: Agent = start("--host-timeout", "1.5")
     lease(agent)
@@ -152,6 +154,7 @@ def test_a_record_tidied_away_by_the_system_is_written_again(start: Any) -> None
     assert lease(start(), owner="other")["code"] == "board_busy"
 
 
+@pytest.mark.slow
 def test_nobody_kills_what_the_record_merely_names(start: Any) -> None:
     """Everybody may write the record, so a stale one must not make us kill any process."""
     agent: Agent = start()

@@ -123,6 +123,7 @@ def test_output_is_compared_with_the_hosts(local_job) -> None:
     assert [entry.facts["output_matches"] for entry in both.items] == [True, False]
 
 
+@pytest.mark.slow
 def test_foreign_and_truncated_files_fail_alone(local_job, tmp_path) -> None:
     job = local_job("foreign", n=1)
     items = list(job.items)

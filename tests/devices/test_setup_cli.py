@@ -30,6 +30,7 @@ def wheels(tmp_path: Path) -> Path:
     return make_runtime_wheels(tmp_path / "wheels")
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_board_that_measures_and_back(
     ssh_board: SshBoard, wheels: Path, capsys: Capture
 ) -> None:

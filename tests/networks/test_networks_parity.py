@@ -207,6 +207,7 @@ def check_cell(architecture: Architecture) -> None:
         assert_close(outputs[True], outputs[False])
 
 
+@pytest.mark.slow
 def test_twelve_cells() -> None:
     for architecture in SPACE.sample(12, seed=11, live_only=False):
         check_cell(architecture)

@@ -61,6 +61,7 @@ def test_prediction_scales_with_the_unit(synthetic, prior):
     np.testing.assert_allclose(thousand.sd, 1000 * one.sd, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_more_measurements_make_the_mean_surer(synthetic, prior):
     x, y = synthetic.features, synthetic.latency_ms["device0"]
     errors = []
@@ -70,6 +71,7 @@ def test_more_measurements_make_the_mean_surer(synthetic, prior):
     assert errors[2] < errors[1] < errors[0]
 
 
+@pytest.mark.slow
 def test_compressed_rows_change_nothing(synthetic, prior):
     """Above F rows the system is compressed; the answer must be continuous there."""
     x, y = synthetic.features, synthetic.latency_ms["device0"]

@@ -44,6 +44,7 @@ def test_an_unseen_device_is_ranked_and_scaled(devices, model):
     assert np.isnan(prediction.sd).all()
 
 
+@pytest.mark.slow
 def test_the_unit_is_that_of_the_values(devices, model):
     cells, columns = devices
     y = columns["device0"][:10]
@@ -52,6 +53,7 @@ def test_the_unit_is_that_of_the_values(devices, model):
     np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_hot_input_is_the_discrete_path_and_its_gradient_is_right():
     with seeded(1):
         net = cell_net(10).double()

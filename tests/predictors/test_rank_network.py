@@ -170,6 +170,7 @@ def test_the_given_encoder_stays_as_it_is_and_frozen_means_frozen(encoder):
     assert not torch.equal(moved.encoders["board"].state_dict()[weight], before[weight])
 
 
+@pytest.mark.slow
 def test_a_new_platform_copies_the_best_head_and_leaves_the_encoders(encoder):
     genes, error, cost = labels()
     costs = {"same": cost, "reversed": cost.max() + 1.0 - cost}
@@ -183,6 +184,7 @@ def test_a_new_platform_copies_the_best_head_and_leaves_the_encoders(encoder):
         model.add_platform("new", genes, cost)
 
 
+@pytest.mark.slow
 def test_independent_networks(encoder):
     genes, error, cost = labels()
     predicted = independent_predictions(SPACE, genes, error, cost, ALL, encoder=encoder, plan=FEW)

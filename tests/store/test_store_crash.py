@@ -61,6 +61,7 @@ def survive_kills(path: Path, n_kills: int) -> None:
     assert len(items) == len(set(items))  # nothing was measured twice
 
 
+@pytest.mark.slow
 def test_kill_9_loses_and_repeats_nothing(tmp_path: Path) -> None:
     survive_kills(tmp_path / "store.sqlite", 5)
 

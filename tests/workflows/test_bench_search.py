@@ -77,6 +77,7 @@ def test_true_fronts_meet_the_anchors(shared_data):
         assert everything["gd_plus"] == everything["igd_plus"] == 0.0
 
 
+@pytest.mark.slow
 def test_random_reproduces_the_published_level(shared_data):
     result = run_bench_search([shared_data], method="random", seeds=20)
     assert set(result["devices"]) == set(HELP_UNSEEN_DEVICES)
@@ -134,6 +135,7 @@ def proposals_on(folder, monkeypatch, **options):
     return proposed, set(seen)
 
 
+@pytest.mark.slow
 def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch):
     """Other latencies everywhere but on the samples: the same candidates."""
     folder = small_folder()

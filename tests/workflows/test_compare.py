@@ -48,6 +48,7 @@ def updated(lab: Lab) -> None:
     lab.profile(after)
 
 
+@pytest.mark.slow
 def test_one_board_before_and_after_an_update(lab: Lab, tmp_path: Path) -> None:
     updated(lab)
     found = compare(lab.store, "fake")
@@ -76,6 +77,7 @@ def test_the_newest_two_profiles_are_taken(lab: Lab) -> None:
     assert "kernel" not in {row.what for row in found.changed}
 
 
+@pytest.mark.slow
 def test_a_board_set_up_anew_is_still_the_same_name(lab: Lab) -> None:
     """A fresh card has another machine-id; a person compares what they call by one name."""
     board = lab.device(BOARD)

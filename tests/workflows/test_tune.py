@@ -64,6 +64,7 @@ def stand_in_tuner(lab: Lab) -> Callable[[], Tuner]:
     return make
 
 
+@pytest.mark.slow
 def test_a_layer_that_crashes_tvm_costs_that_layer(stand_in_tuner: Callable[[], Tuner]) -> None:
     with stand_in_tuner() as tuner:
         assert [layer.tuned for layer in tuner.layers()] == [False] * 4
@@ -76,6 +77,7 @@ def test_a_layer_that_crashes_tvm_costs_that_layer(stand_in_tuner: Callable[[], 
         assert [layer.key for layer in tuner.database.layers()] == ["aa", "dd"]
 
 
+@pytest.mark.slow
 def test_tuned_layers_are_skipped(stand_in_tuner: Callable[[], Tuner]) -> None:
     with stand_in_tuner() as tuner:
         tuner.tune(trials=2)

@@ -47,6 +47,7 @@ def test_the_closest_profile_is_the_one_with_the_least_doubt() -> None:
         closest_profile(spec(), [emulated], runtime="ort")
 
 
+@pytest.mark.slow
 def test_nothing_measured_ranks_like_the_profile_and_doubts_its_level() -> None:
     profiles = shipped_profiles()
     cells = np.array([a.genotype for a in SPACE.sample(300, seed=1)])

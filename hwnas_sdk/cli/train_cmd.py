@@ -7,7 +7,7 @@ import click
 from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
 
 VERBS = {
-    "meta": LazyVerb("train_meta_cmd:meta", "A network that predicts any device from ten of its latencies."),
+    "meta": LazyVerb("train_meta_cmd:meta", "Predicts any device from ten of its latencies."),
     "rank": LazyVerb("train_rank_cmd:rank", "A score that orders architectures for a device."),
 }
 

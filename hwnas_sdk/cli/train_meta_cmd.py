@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.command(short_help="A network that predicts any device from ten of its latencies.")
+@click.command(short_help="Predicts any device from ten of its latencies.")
 @data_option()
 @train_devices_option()
 @click.option(

@@ -14,6 +14,9 @@ import pytest
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 
+TRIES, NOT_VALID = 3, 5
+
+
 def tour() -> list[str]:
     after = README.split("<!-- tour:", 1)[1]
     block = re.search(r"```sh\n(.*?)```", after, re.DOTALL)
@@ -42,7 +45,11 @@ def test_tour_of_commands(tmp_path: Path) -> None:
     for line in commands:
         program, *arguments = shlex.split(line)
         assert program == "hwnas"
-        done = run([sys.executable, "-m", "hwnas_sdk.cli.main", *arguments], tmp_path)
+        # A neighbour on the machine makes measurements invalid; the error says to try again.
+        for _ in range(TRIES):
+            done = run([sys.executable, "-m", "hwnas_sdk.cli.main", *arguments], tmp_path)
+            if done.returncode != NOT_VALID:
+                break
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     for name in ("my-board.yaml", "front.json", "net.onnx", "loop.html", "measurements.csv"):
         assert (tmp_path / name).stat().st_size > 0

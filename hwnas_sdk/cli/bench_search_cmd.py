@@ -16,7 +16,7 @@ from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, verb
 
 # Those of workflows.bench_search, which is too heavy to import for help; a test compares them.
-METHODS = ("nsga2", "random")
+METHODS = ("auto", "auto-stratified", "modnas", "rhpn", "random", "nsga2")
 REFERENCES = ("ours", "paper")
 _COLUMNS = (
     "hv",
@@ -35,7 +35,7 @@ _COLUMNS = (
 @click.option(
     "--method",
     type=click.Choice(METHODS),
-    default="nsga2",
+    default="auto",
     show_default=True,
     help="How candidates are searched.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
 from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.search.base import Searcher, relative_excess
+from hwnas_sdk.search.exhaustive import LARGEST_SPACE, ExhaustiveSearcher
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
@@ -24,8 +26,9 @@ from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 
-AUTO = "nsga2"
-"""What ``auto`` stands for in this version."""
+METHODS = ("auto", "nsga2", "random")
+_CHUNK = 2_000
+"""Architectures an exhaustive search scores at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,8 @@ class SearchPlan:
     """What a search was asked for.
 
     Attributes:
-        method: auto, nsga2 or random.
+        method: one of `METHODS`; "auto" predicts the whole space where it is small, and evolves
+            with NSGA-II where it is not.
         objectives: two or three of error, latency, energy, memory, the first two always.
         candidates: how many networks to propose.
         population, generations: of the evolution; random scores as many networks.
@@ -55,9 +59,9 @@ class SearchPlan:
 
         Raises: ConfigError.
         """
-        if self.method not in ("auto", "nsga2", "random"):
+        if self.method not in METHODS:
             raise ConfigError(
-                f"unknown search method {self.method!r}", hint="one of auto, nsga2, random"
+                f"unknown search method {self.method!r}", hint=f"one of {', '.join(METHODS)}"
             )
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown or len(set(self.objectives)) != len(self.objectives):
@@ -76,7 +80,20 @@ class SearchPlan:
     @property
     def n_evaluations(self) -> int:
         """Networks scored at most."""
-        return self.population * self.generations
+        generations, n = self.budget(self.get_space())
+        return generations * n
+
+    def resolved(self, space: SearchSpace) -> str:
+        """What the method is in this space."""
+        if self.method != "auto":
+            return self.method
+        return "exhaustive" if space.size <= LARGEST_SPACE else "nsga2"
+
+    def budget(self, space: SearchSpace) -> tuple[int, int]:
+        """Generations, and architectures of each."""
+        if self.resolved(space) == "exhaustive":
+            return math.ceil(space.size / _CHUNK), _CHUNK
+        return self.generations, self.population
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
@@ -88,8 +105,10 @@ class SearchPlan:
 
     def make_searcher(self, space: SearchSpace, *, seed: int) -> Searcher:
         """Fresh searcher of the chosen method."""
-        method = AUTO if self.method == "auto" else self.method
+        method = self.resolved(space)
         m = len(self.objectives)
+        if method == "exhaustive":
+            return ExhaustiveSearcher(space, seed=seed, n_objectives=m)
         if method == "random":
             return RandomSearcher(space, seed=seed, n_objectives=m)
         return Nsga2Searcher(space, population=self.population, seed=seed, n_objectives=m)
@@ -124,12 +143,13 @@ def search_front(
         values = beliefs.predict(genotypes, [name for name, _ in limited])[0]
         return relative_excess(values, np.array([bound for _, bound in limited]))
 
+    generations, n_per_generation = plan.budget(space)
     result = search(
         space,
         score,
         plan.make_searcher(space, seed=seed),
-        plan.generations,
-        n_per_generation=plan.population,
+        generations,
+        n_per_generation=n_per_generation,
         violation=violation if limited else None,
         on_event=on_event,
     )
@@ -164,7 +184,7 @@ def search_front(
         folded=beliefs.folded,
         objectives=plan.objectives,
         candidates=candidates,
-        method=AUTO if plan.method == "auto" else plan.method,
+        method=plan.resolved(space),
         seed=plan.seed,
         n_evaluations=result.n_evaluations,
         duration_s=SYSTEM_CLOCK.monotonic_s() - started_s,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.references import PAPER_INDICES
+from hwnas_sdk.workflows.entrants import METHODS as ENTRANTS
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -27,7 +28,7 @@ HELP_TRAIN_DEVICES: Final = (
     "essential_ph_1", "samsung_s7", "titanx_1", "titanx_32", "titanx_256", "gold_6240",
 )  # fmt: skip
 HELP_UNSEEN_DEVICES: Final = ("titan_rtx_256", "gold_6226", "fpga", "pixel2", "raspi4", "eyeriss")
-METHODS: Final = ("nsga2", "random")
+METHODS: Final = tuple(ENTRANTS)
 REFERENCES: Final = ("ours", "paper")
 
 
@@ -36,7 +37,7 @@ class SearchBenchPlan:
     """What is compared, and what a method may use.
 
     Attributes:
-        method: "nsga2", or "random": candidates at random, nothing used.
+        method: one of `METHODS`, see `entrants`.
         train_devices: devices whose whole columns are known.
         devices: unseen devices.
         train_accuracies: random architectures whose accuracy is known.
@@ -47,7 +48,7 @@ class SearchBenchPlan:
         references: which samples: "ours" (D-optimal) or "paper" (HELP's ten).
     """
 
-    method: str = "nsga2"
+    method: str = "auto"
     train_devices: tuple[str, ...] = HELP_TRAIN_DEVICES
     devices: tuple[str, ...] = HELP_UNSEEN_DEVICES
     train_accuracies: int = 100

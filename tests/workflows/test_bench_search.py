@@ -22,6 +22,7 @@ from hwnas_sdk.workflows.bench_search import (
     SearchBenchPlan,
     run_bench_search,
 )
+from hwnas_sdk.workflows.entrants import evolution, find_method
 
 pytestmark = pytest.mark.data
 
@@ -39,7 +40,7 @@ ANCHORS = {
 @pytest.fixture
 def quick(monkeypatch):
     """A shorter search."""
-    monkeypatch.setattr(bench_search, "GENERATIONS", 6)
+    monkeypatch.setattr(evolution, "GENERATIONS", 6)
 
 
 @pytest.fixture
@@ -122,16 +123,16 @@ def proposals_on(folder, monkeypatch, **options):
             return super().latencies(rows)
 
     proposed = []
-    method = bench_search._nsga2
+    method = find_method("nsga2")
 
-    def spying(*args, **kwargs):
-        proposed.extend(method(*args, **kwargs))
+    def spying(entry):
+        proposed.extend(method(entry))
         return proposed
 
-    monkeypatch.setattr(bench_search, "Oracle", Spy)
-    monkeypatch.setitem(bench_search._METHODS, "nsga2", spying)
-    run_bench_search([folder], train_devices=TRAIN, devices=("fpga",), seeds=1, **options)
-    monkeypatch.setitem(bench_search._METHODS, "nsga2", method)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_search, "Oracle", Spy)
+        patch.setattr(bench_search, "find_method", lambda name: spying)
+        run_bench_search([folder], train_devices=TRAIN, devices=("fpga",), seeds=1, **options)
     return proposed, set(seen)
 
 

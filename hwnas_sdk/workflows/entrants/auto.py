@@ -1,0 +1,100 @@
+"""The default method: ask for accuracies where they matter, then bet on the whole space.
+
+Three parts, each of which can be left out for an ablation:
+
+1. *Active accuracies.* A third of the accuracies is stratified, the others are asked for in
+   batches where a network promises to enlarge the front of this device: expected hypervolume under
+   both models, as for candidates. What was asked for is then known exactly.
+2. *The whole space* is predicted, where it is small; no evolution can miss anything.
+3. *Expected hypervolume* of the set of candidates over joint draws, which knows that predictions
+   are uncertain; known accuracies have no uncertainty left.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from hwnas_sdk.predictors.accuracy import AccuracyModel
+from hwnas_sdk.predictors.bayes import LatencyModel
+from hwnas_sdk.workflows.entrants.entry import Entry
+from hwnas_sdk.workflows.search_protocol import Floats, Rows
+
+STRATIFIED_SHARE: Final = 0.34
+BATCH: Final = 11
+"""Accuracies asked for at once: as a lab would, that trains some networks at a time."""
+
+
+def auto(entry: Entry) -> list[Rows]:
+    """Everything of the module's docstring; with rounds, again with what was revealed."""
+    return _run(entry, active=True)
+
+
+def auto_stratified(entry: Entry) -> list[Rows]:
+    """Ablation: the accuracies are those every other method gets."""
+    return _run(entry, active=False)
+
+
+def _run(entry: Entry, *, active: bool) -> list[Rows]:
+    plan = entry.plan
+    latency_rows = entry.reference_rows()
+    everything = np.flatnonzero(entry.eligible)
+    with entry.timed("fit"):
+        latency = entry.fit_latency(latency_rows)
+        error_rows = _active_rows(entry, latency, latency_rows) if active else entry.accuracy_rows()
+    entry.notes["accuracy_sampling"] = "active" if active else "latin hypercube"
+    proposals: list[Rows] = []
+    for number in range(plan.rounds):
+        with entry.timed("fit"):
+            accuracy = entry.fit_accuracy(error_rows)
+            latency = entry.fit_latency(latency_rows)
+        with entry.timed("search"):
+            free = everything[entry.allowed(proposals)[everything]]
+            values, sd = _predict(entry, free, accuracy, latency, error_rows, latency_rows)
+            rows = entry.choose(
+                free, values, sd, known=entry.attained(proposals), seed=entry.child_seed(number)
+            )
+        proposals.append(rows)
+        if number + 1 < plan.rounds:
+            error_rows = np.union1d(error_rows, rows)
+            latency_rows = np.union1d(latency_rows, rows)
+    return proposals
+
+
+def _active_rows(entry: Entry, latency: LatencyModel, latency_rows: Rows) -> Rows:
+    """Rows whose accuracy is asked for: stratified first, then by expected hypervolume."""
+    n = entry.plan.train_accuracies
+    rows = entry.accuracy_rows(max(min(n, 10), round(STRATIFIED_SHARE * n)))
+    everything = np.flatnonzero(entry.eligible)
+    while len(rows) < n:
+        accuracy = entry.fit_accuracy(rows)
+        free = np.setdiff1d(everything, rows)
+        values, sd = _predict(entry, free, accuracy, latency, rows, latency_rows)
+        known, _ = _predict(entry, rows, accuracy, latency, rows, latency_rows)
+        batch = entry.choose(
+            free, values, sd, known=known, seed=entry.child_seed("accuracies", len(rows)),
+            k=min(BATCH, n - len(rows)),
+        )  # fmt: skip
+        rows = np.concatenate([rows, batch])
+    return rows
+
+
+def _predict(
+    entry: Entry,
+    rows: Rows,
+    accuracy: AccuracyModel,
+    latency: LatencyModel,
+    error_rows: Rows,
+    latency_rows: Rows,
+) -> tuple[Floats, Floats]:
+    """Mean and sd of both objectives of `rows`; what was revealed is known."""
+    values, sd = entry.both(accuracy, latency)(entry.contest.tables.genotypes[rows])
+    for column, known, reveal in (
+        (0, error_rows, entry.oracle.errors),
+        (1, latency_rows, entry.oracle.latencies),
+    ):
+        here = np.isin(rows, known)
+        values[here, column] = reveal(rows[here])
+        sd[here, column] = 0.0
+    return values, sd

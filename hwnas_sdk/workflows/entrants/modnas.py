@@ -1,0 +1,129 @@
+"""MODNAS: one hypernetwork for all devices, trained without the unseen one, then only asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.search.preferences import equidistant
+from hwnas_sdk.spaces import Genotypes
+from hwnas_sdk.workflows.entrants.entry import TASK, Entry
+from hwnas_sdk.workflows.hypernetworks import (
+    SearchDevices,
+    device_vector,
+    train_hypernetwork,
+    whole_space,
+)
+from hwnas_sdk.workflows.search_protocol import Floats, Rows
+
+if TYPE_CHECKING:
+    from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
+
+EPOCHS: Final = 60
+STEPS: Final = 50
+
+
+def modnas(entry: Entry) -> list[Rows]:
+    """Train on the training devices once per seed, then look 24 preferences up."""
+    return _propose(entry, _trained)
+
+
+def random_hypernetwork(entry: Entry) -> list[Rows]:
+    """RHPN: a hypernetwork of large random logits, never trained (MODNAS, baselines)."""
+    return _propose(entry, _random)
+
+
+def plan_of(**changes: Any) -> Any:
+    """How the hypernetwork is trained."""
+    from hwnas_sdk.search.modnas.loop import ModnasPlan
+
+    values = {"epochs": EPOCHS, "steps": STEPS, "preferences": 8, "estimator": "exact",
+              "learning_rate": 0.02, "weight_decay": 0.0, "evaluate_every": EPOCHS}  # fmt: skip
+    return ModnasPlan(**{**values, **changes})
+
+
+def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> list[Rows]:
+    from hwnas_sdk.search.modnas.proposals import propose
+
+    if entry.plan.rounds != 1:
+        raise ConfigError(
+            f"{entry.plan.method} proposes once: it does not learn from rounds",
+            hint="--rounds 1, or another method",
+        )
+    latency_rows = entry.reference_rows()
+    net = make(entry, latency_rows)
+    with entry.timed("search"):
+        vector = device_vector([entry.oracle.latencies(latency_rows)])
+        genotypes = propose(net, vector, equidistant(2, entry.plan.candidates))
+        rows = entry.contest.rows(genotypes)
+    rows = rows[(rows >= 0) & entry.eligible[rows]]
+    if not len(rows):
+        raise DataError(f"{entry.device}: no proposal is in the tables", code="nothing_found")
+    entry.notes["proposals_in_tables"] = len(rows)
+    return [rows]
+
+
+def _trained(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:
+    """The hypernetwork of this seed; shared by devices that know the same."""
+    error_rows = entry.accuracy_rows()
+    key = ("modnas", entry.seed, error_rows.tobytes(), latency_rows.tobytes())
+    shared = entry.contest.shared
+    with entry.timed("fit"):
+        if key not in shared:
+            accuracy = entry.fit_accuracy(error_rows)
+            shared[key] = train_hypernetwork(
+                entry.contest.space,
+                accuracy.predict(whole_space(entry.contest.space)).mean,
+                search_devices(entry, latency_rows),
+                plan_of(seed=int(child_rng(entry.seed, TASK, "modnas").integers(2**31))),
+                on_event=entry.on_event,
+            ).hypernetwork
+        else:
+            entry.oracle.errors(error_rows)  # known to this device's method as well
+    net: MetaHypernetwork = shared[key]
+    return net
+
+
+def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
+    """The training devices: told by the same references, predicted from their whole columns."""
+    contest = entry.contest
+    key = ("search devices", latency_rows.tobytes())
+    if key not in contest.shared:
+        names = entry.plan.train_devices
+        costs = known_costs(contest.prior, len(names), whole_space(contest.space))
+        vectors = []
+        for device in names:
+            seen = contest.tables.device(device)[latency_rows]
+            if not np.isfinite(seen).all():
+                raise DataError(f"{device}: some reference latencies are missing")
+            vectors.append(device_vector([seen]))
+        contest.shared[key] = SearchDevices(np.array(vectors), costs[:, None])
+    devices: SearchDevices = contest.shared[key]
+    return devices
+
+
+def known_costs(prior: LatencyPrior, n_devices: int, genotypes: Genotypes) -> Floats:
+    """Latencies of the prior's own devices without their noise, relative, (n_devices, n)."""
+    weights = prior.mean + np.sqrt(n_devices) * prior.deviations
+    return weights @ prior.standardise(structural_features(genotypes)).T
+
+
+def _random(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:
+    import torch
+
+    from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan, MetaHypernetwork
+
+    seed = int(child_rng(entry.seed, TASK, "rhpn").integers(2**62))
+    generator = torch.Generator().manual_seed(seed)
+    plan = HypernetworkPlan(choices=entry.contest.space.choices, n_features=len(latency_rows))
+    net = MetaHypernetwork(plan, generator=generator)
+    with torch.no_grad():
+        for table in net.tables:
+            table.copy_(torch.randn(table.shape, generator=generator))
+    return net

@@ -1,0 +1,128 @@
+"""A MetaHypernetwork for a whole space from predictors: trained once, asked in no time.
+
+The task loss is the error an accuracy model predicts, the hardware objectives are what a transfer
+model predicts for the search devices from the same references every device is told by. Everything
+is scaled over the live architectures; see `search.modnas.predicted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.search.traits import traits_of
+from hwnas_sdk.spaces import Genotypes, SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
+    from hwnas_sdk.search.modnas.loop import ModnasPlan, ModnasResult
+
+Floats = NDArray[np.float64]
+
+_LEAST_SPREAD: Final = 1e-3  # of a device's references, relative to the largest
+
+
+@dataclass(frozen=True)
+class SearchDevices:
+    """What a hypernetwork is trained on.
+
+    Attributes:
+        vectors: device vectors, (T, k), see `device_vector`.
+        costs: predicted hardware objectives of the whole space, (T, m - 1, size).
+    """
+
+    vectors: Floats
+    costs: Floats
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit."""
+        if self.costs.ndim != 3 or len(self.costs) != len(self.vectors):
+            raise ModelError(
+                f"{len(self.vectors)} device vectors do not fit costs of shape {self.costs.shape}"
+            )
+
+
+def device_vector(references: Sequence[Floats]) -> Floats:
+    """A device by its reference values of each hardware metric, scaled to [0, 1] within each.
+
+    Shapes: m - 1 arrays (k,) -> ((m - 1) k,). Source: MODNAS, section 3; spec 2.2.
+    """
+    parts = []
+    for values in references:
+        least, most = float(values.min()), float(values.max())
+        parts.append((values - least) / max(most - least, _LEAST_SPREAD * abs(most)))
+    return np.concatenate(parts)
+
+
+def train_hypernetwork(
+    space: SearchSpace,
+    error_pct: Floats,
+    devices: SearchDevices,
+    plan: ModnasPlan,
+    *,
+    form: str = "knots",
+    judge: Callable[[MetaHypernetwork], dict[str, Any]] | None = None,
+    checkpoint: Path | None = None,
+    on_event: EventSink = ignore,
+) -> ModnasResult:
+    """Algorithm 1 of MODNAS on predictions of a small space.
+
+    Args:
+        space: at most `search.modnas.objectives.LARGEST_TABLE` architectures.
+        error_pct: predicted errors of the whole space, (size,), in the order of
+            `numpy.unravel_index` over ``space.choices``.
+        devices: the search devices.
+        plan: how to search.
+        form: of the preference, see `HypernetworkPlan`.
+        judge, checkpoint, on_event: see `search_all`.
+
+    Raises: ModelError for predictions that are not finite, a space that is too large, or a
+        checkpoint of another search.
+    """
+    import torch
+
+    from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan
+    from hwnas_sdk.search.modnas.loop import search_all
+    from hwnas_sdk.search.modnas.predicted import (
+        PredictedHardware,
+        PredictedResponse,
+        scaled_table,
+    )
+
+    sizes = space.choices
+    live = ~traits_of(space).dead(whole_space(space))
+    costs = torch.stack(
+        [
+            torch.stack([scaled_table(metric, live, sizes) for metric in device])
+            for device in devices.costs
+        ]
+    )
+    return search_all(
+        HypernetworkPlan(
+            choices=sizes,
+            n_features=devices.vectors.shape[1],
+            n_objectives=1 + devices.costs.shape[1],
+            form=form,  # type: ignore[arg-type]  # checked there
+        ),
+        PredictedResponse(scaled_table(error_pct, live, sizes)),
+        PredictedHardware(costs),
+        torch.from_numpy(devices.vectors.astype(np.float32)),
+        plan,
+        judge=judge,
+        checkpoint=checkpoint,
+        on_event=on_event,
+    )
+
+
+def whole_space(space: SearchSpace) -> Genotypes:
+    """Every genotype, in the order of `numpy.unravel_index`, (size, d)."""
+    numbers = np.unravel_index(np.arange(space.size), space.choices)
+    genotypes: Genotypes = np.stack(numbers, axis=1).astype(np.int64)
+    return genotypes

@@ -81,7 +81,9 @@ def train_hypernetwork(
         devices: the search devices.
         plan: how to search.
         form: of the preference, see `HypernetworkPlan`.
-        judge, checkpoint, on_event: see `search_all`.
+        judge: see `search_all`.
+        checkpoint: see `search_all`.
+        on_event: told after each epoch.
 
     Raises: ModelError for predictions that are not finite, a space that is too large, or a
         checkpoint of another search.

@@ -33,7 +33,7 @@ def propose_distinct(
     device: NDArray[np.floating],
     preferences: NDArray[np.floating],
     *,
-    may: Callable[[Genotype], bool] = lambda genotype: True,
+    may: Callable[[Genotype], bool] | None = None,
 ) -> NDArray[np.int64]:
     """One architecture per preference, none twice: what is taken gives way to the next likely.
 
@@ -41,17 +41,16 @@ def propose_distinct(
     tells nothing. Preferences take turns: first every one's favourite, then the runners-up.
 
     Args:
-        net, device, preferences: as in `propose`.
-        may: which architectures can be proposed at all, for example live ones.
+        net: trained on the space.
+        device: its vector, (k,).
+        preferences: (n, m) on the simplex.
+        may: which architectures can be proposed at all, for example live ones; None: all.
 
     Shapes: -> (k, d) with k <= n; fewer only when the space has no more.
     """
     logits = torch.log_softmax(_logits(net, device, preferences), dim=-1).numpy()
-    ranked = [_most_probable_first(rows) for rows in logits]
+    ranked = [filter(may, _most_probable_first(rows)) for rows in logits]
     taken: dict[Genotype, None] = {}
-    # Favourites of all preferences before anyone's second choice.
-    favourites = [next(options) for options in ranked]
-    taken.update((genotype, None) for genotype in favourites if may(genotype))
     for _ in range(_MOST_TRIES):
         alive = False
         for options in ranked:
@@ -59,7 +58,7 @@ def propose_distinct(
                 break
             genotype = next(options, None)
             alive |= genotype is not None
-            if genotype is not None and genotype not in taken and may(genotype):
+            if genotype is not None:
                 taken[genotype] = None
         if len(taken) >= len(preferences) or not alive:
             break

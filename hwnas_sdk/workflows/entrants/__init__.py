@@ -27,7 +27,7 @@ class Method:
 METHODS: Final[dict[str, Method]] = {
     "auto": Method("auto:auto", "active accuracies, expected hypervolume over the whole space"),
     "modnas": Method(
-        "modnas:modnas", "one hypernetwork for all devices, no search on the unseen one"
+        "modnas:modnas", "one hypernetwork for all devices, only asked"
     ),
     "rhpn": Method("modnas:random_hypernetwork", "the same, random and never trained"),
     "random": Method("evolution:random", "candidates at random, nothing used"),

@@ -96,7 +96,7 @@ def test_a_killed_search_ends_in_the_same_weights(tmp_path):
     path = tmp_path / "search.pt"
     plan = {"scheme": "mgd", "epochs": 4, "steps": 7}
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def go(response, judge=None):
@@ -114,9 +114,9 @@ def test_a_killed_search_ends_in_the_same_weights(tmp_path):
         def learn(self, choices, weights):
             super().learn(choices, weights)
             if self.learned == 17:
-                raise Killed
+                raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         go(DiesAt())
     response = Counting()
     resumed = go(response)

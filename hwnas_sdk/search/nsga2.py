@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.search.base import Evaluated, Searcher
+from hwnas_sdk.search.variation import mutate, uniform_crossover
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
 _MAX_MATINGS = 8
@@ -156,33 +156,6 @@ class Nsga2Searcher(Searcher):
         algorithm.setup(problem, termination=NoTermination(), seed=None, verbose=False)
         algorithm.random_state = child_rng(self.seed, "search", self.name, space.name, "pymoo")
         return algorithm
-
-
-def uniform_crossover(
-    first: Genotypes, second: Genotypes, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Two children per pair: each decision from one parent, and the other way round.
-
-    Shapes: first (n, d), second (n, d) -> (2, n, d).
-    """
-    take = rng.random(first.shape) < 0.5
-    return np.stack([np.where(take, first, second), np.where(take, second, first)])
-
-
-def mutate(genes: Genotypes, choices: NDArray[np.int64], rng: np.random.Generator) -> Genotypes:
-    """Change each decision with probability 1/d, at least one per row, never to what it was.
-
-    Shapes: genes (n, d), choices (d,) -> (n, d). A decision with one choice stays.
-    """
-    n, d = genes.shape
-    free = np.flatnonzero(choices > 1)
-    flips = (rng.random((n, d)) < 1.0 / d) & (choices > 1)
-    if len(free) > 0:
-        unchanged = np.flatnonzero(~flips.any(axis=1))
-        flips[unchanged, rng.choice(free, size=len(unchanged))] = True
-    steps = 1 + np.floor(rng.random((n, d)) * np.maximum(choices - 1, 1)).astype(np.int64)
-    mutants: Genotypes = np.where(flips, (genes + steps) % choices, genes)
-    return mutants
 
 
 def _population(genotypes: Genotypes) -> Any:

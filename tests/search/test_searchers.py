@@ -7,15 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+from toy_search import TinySpace, conv_cost, normalised_hv
 
-from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.search.base import relative_excess
-from hwnas_sdk.search.nsga2 import Nsga2Searcher, mutate, uniform_crossover
+from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
 from hwnas_sdk.search.traits import Traits
-from hwnas_sdk.spaces import SearchSpace, get_space
+from hwnas_sdk.spaces import get_space
 from hwnas_sdk.testing.searcher import SearcherConformance
 
 
@@ -34,26 +34,6 @@ class TestRandom(SearcherConformance):
 @pytest.fixture(scope="module")
 def space():
     return get_space("nasbench201")
-
-
-def conv_cost(genotypes):
-    """Error falls with convolutions, latency rises with them; position matters a little."""
-    weight = np.array([0.0, 0.2, 1.0, 3.0, 0.6])[genotypes]
-    skill = np.array([0.0, 0.7, 1.4, 2.0, 0.3])[genotypes]
-    place = np.array([1.0, 0.9, 1.1, 0.8, 1.2, 1.0])
-    latency = 1.0 + (weight * place).sum(axis=1)
-    error = 60.0 * np.exp(-0.4 * (skill * place[::-1]).sum(axis=1)) + 5.0
-    return np.column_stack([error, latency])
-
-
-def normalised_hv(space, values):
-    everything = conv_cost(space.all_genotypes()[space.live_mask()])
-    low, high = everything.min(axis=0), everything.max(axis=0)
-
-    def volume(points):
-        return pareto.hypervolume((points - low) / (high - low), np.ones(2))
-
-    return volume(values) / volume(everything)
 
 
 def test_nsga2_beats_random_at_equal_evaluations(space):
@@ -116,29 +96,6 @@ def test_batches_may_change_size(space):
         genotypes = searcher.ask(n)
         assert len(genotypes) == n
         searcher.tell(genotypes, conv_cost(genotypes))
-
-
-class TinySpace(SearchSpace):
-    """27 members, 9 of them dead; a decision with one choice; two members share a function."""
-
-    name = "tiny"
-    choices = (3, 3, 1, 3)
-    datasets = ("none",)
-
-    def encode(self, architecture):
-        return "-".join(map(str, architecture.genotype))
-
-    def decode(self, text):
-        return self.architecture([int(gene) for gene in text.split("-")])
-
-    def layers(self, architecture, *, dataset=None, folded=False):
-        raise NotImplementedError
-
-    def family(self, architecture):
-        return min(architecture.genotype[0], 1), *architecture.genotype[1:]
-
-    def is_dead(self, architecture):
-        return architecture.genotype[0] == 0
 
 
 @pytest.mark.parametrize("kind", [RandomSearcher, Nsga2Searcher])
@@ -208,26 +165,6 @@ def test_events_count_generations(space):
         on_event=heard.append,
     )
     assert [(event.done, event.total) for event in heard] == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_mutants_differ_and_stay_inside():
-    rng = np.random.default_rng(0)
-    choices = np.array([5, 2, 1, 7])
-    genes = np.stack([rng.integers(0, c, 500) for c in choices], axis=1)
-    mutants = mutate(genes, choices, rng)
-    assert ((mutants >= 0) & (mutants < choices)).all()
-    changed = mutants != genes
-    assert not changed[:, 2].any()
-    assert changed.any(axis=1).all()
-    np.testing.assert_array_equal(mutate(genes[:, 2:3], choices[2:3], rng), genes[:, 2:3])
-
-
-def test_children_complement_each_other():
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 5, (2, 100, 6))
-    one, other = uniform_crossover(first, second, rng)
-    np.testing.assert_array_equal(one + other, first + second)
-    assert ((one == first) | (one == second)).all()
 
 
 def test_pymoo_is_loaded_late_and_says_nothing():

@@ -16,7 +16,20 @@ from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, verb
 
 # Those of workflows.bench_search, which is too heavy to import for help; a test compares them.
-METHODS = ("auto", "auto-stratified", "modnas", "rhpn", "random", "nsga2")
+METHODS = (
+    "auto",
+    "auto-stratified",
+    "rank",
+    "modnas",
+    "rhpn",
+    "random",
+    "nsga2",
+    "lemonade",
+    "local-search",
+    "mo-rea",
+    "ofa",
+    "metad2a",
+)
 REFERENCES = ("ours", "paper")
 _COLUMNS = (
     "hv",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 SETTINGS = ("quick", "standard", "publication", "fixed")
-METHODS = ("auto", "nsga2", "random")
+METHODS = ("auto", "modnas", "nsga2", "random")
 RUNTIMES = ("ort", "tvm")
 
 
@@ -78,7 +79,14 @@ def search_options(function: FC) -> FC:
                 type=click.Choice(METHODS),
                 default="auto",
                 show_default=True,
-                help="Search method; auto is the best one of this version (nsga2).",
+                help="auto scores a small space as a whole, evolves in a large one; modnas asks a "
+                "trained hypernetwork and searches nothing.",
+            ),
+            click.option(
+                "--hypernetwork",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Hypernetwork of method modnas, see 'hwnas train hypernetwork'.  [default: "
+                "the shipped one]",
             ),
             click.option(
                 "--objectives",
@@ -126,6 +134,7 @@ def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
 
     return SearchPlan(
         method=options["method"],
+        hypernetwork=options["hypernetwork"],
         objectives=tuple(part.strip() for part in options["objectives"].split(",")),
         candidates=options["candidates"],
         max_latency_ms=options["max_latency_ms"],

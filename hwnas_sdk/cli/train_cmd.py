@@ -8,6 +8,9 @@ from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
 
 VERBS = {
     "meta": LazyVerb("train_meta_cmd:meta", "Predicts any device from ten of its latencies."),
+    "hypernetwork": LazyVerb(
+        "train_hypernetwork_cmd:hypernetwork", "Proposes networks for any device (MODNAS)."
+    ),
     "rank": LazyVerb("train_rank_cmd:rank", "A score that orders architectures for a device."),
 }
 

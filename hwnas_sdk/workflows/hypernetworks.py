@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
@@ -121,6 +123,13 @@ def train_hypernetwork(
         checkpoint=checkpoint,
         on_event=on_event,
     )
+
+
+def known_costs(prior: LatencyPrior, genotypes: Genotypes) -> Floats:
+    """Latencies of the prior's own devices without their noise, relative, (n_devices, n)."""
+    weights = prior.mean + np.sqrt(len(prior.deviations)) * prior.deviations
+    costs: Floats = weights @ prior.standardise(structural_features(genotypes)).T
+    return costs
 
 
 def whole_space(space: SearchSpace) -> Genotypes:

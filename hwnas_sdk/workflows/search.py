@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
-from hwnas_sdk.predictors.encodings import executed_cells
+from hwnas_sdk.predictors.encodings import executed_cells, structural_features
 from hwnas_sdk.search.base import Searcher, relative_excess
 from hwnas_sdk.search.exhaustive import LARGEST_SPACE, ExhaustiveSearcher
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
@@ -26,7 +27,9 @@ from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 
-METHODS = ("auto", "nsga2", "random")
+METHODS = ("auto", "modnas", "nsga2", "random")
+_PROPOSALS_PER_CANDIDATE = 4
+"""A hypernetwork's proposals may exceed a limit or repeat a function."""
 _CHUNK = 2_000
 """Architectures an exhaustive search scores at once."""
 
@@ -39,6 +42,7 @@ class SearchPlan:
         method: one of `METHODS`; "auto" predicts the whole space where it is small, and evolves
             with NSGA-II where it is not.
         objectives: two or three of error, latency, energy, memory, the first two always.
+        hypernetwork: weights of method modnas, None for the shipped ones.
         candidates: how many networks to propose.
         population, generations: of the evolution; random scores as many networks.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
@@ -46,6 +50,7 @@ class SearchPlan:
 
     space: str = "nasbench201"
     method: str = "auto"
+    hypernetwork: Path | None = None
     objectives: tuple[str, ...] = ("error", "latency")
     candidates: int = 24
     population: int = 100
@@ -74,6 +79,13 @@ class SearchPlan:
                 "a search needs error and latency among its objectives",
                 hint="add a third one if you like: --objectives error,latency,energy",
             )
+        if self.method == "modnas" and self.objectives != ("error", "latency"):
+            raise ConfigError(
+                "a hypernetwork answers error and latency only",
+                hint="--method auto for other objectives",
+            )
+        if self.hypernetwork is not None and self.method != "modnas":
+            raise ConfigError("a hypernetwork is of no use here", hint="add --method modnas")
         if self.candidates < 1 or self.population < 2 or self.generations < 1:
             raise ConfigError("candidates, population and generations must be positive")
 
@@ -91,13 +103,16 @@ class SearchPlan:
 
     def budget(self, space: SearchSpace) -> tuple[int, int]:
         """Generations, and architectures of each."""
+        if self.method == "modnas":
+            return 1, _PROPOSALS_PER_CANDIDATE * self.candidates
         if self.resolved(space) == "exhaustive":
             return math.ceil(space.size / _CHUNK), _CHUNK
         return self.generations, self.population
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {**asdict(self), "objectives": list(self.objectives)}
+        file = None if self.hypernetwork is None else str(self.hypernetwork)
+        return {**asdict(self), "objectives": list(self.objectives), "hypernetwork": file}
 
     def get_space(self) -> SearchSpace:
         """The space to search."""
@@ -143,11 +158,15 @@ def search_front(
         values = beliefs.predict(genotypes, [name for name, _ in limited])[0]
         return relative_excess(values, np.array([bound for _, bound in limited]))
 
+    if plan.method == "modnas":
+        searcher = _hypernetwork_searcher(space, beliefs, plan, seed)
+    else:
+        searcher = plan.make_searcher(space, seed=seed)
     generations, n_per_generation = plan.budget(space)
     result = search(
         space,
         score,
-        plan.make_searcher(space, seed=seed),
+        searcher,
         generations,
         n_per_generation=n_per_generation,
         violation=violation if limited else None,
@@ -190,6 +209,19 @@ def search_front(
         duration_s=SYSTEM_CLOCK.monotonic_s() - started_s,
         provenance=beliefs.provenance(),
     )
+
+
+def _hypernetwork_searcher(
+    space: SearchSpace, beliefs: Beliefs, plan: SearchPlan, seed: int
+) -> Searcher:
+    """Asks the hypernetwork for this device, told by what is believed of the references."""
+    from hwnas_sdk.search.modnas.searcher import HypernetworkSearcher
+    from hwnas_sdk.workflows.hypernetworks import device_vector
+    from hwnas_sdk.workflows.train_hypernetwork import load_hypernetwork
+
+    trained = load_hypernetwork(plan.hypernetwork)
+    costs = beliefs.latency.predict(structural_features(trained.references)).mean
+    return HypernetworkSearcher(space, net=trained.net, device=device_vector([costs]), seed=seed)
 
 
 def _nothing_found(*, limited: bool) -> DataError:

@@ -26,13 +26,17 @@ class Method:
 
 METHODS: Final[dict[str, Method]] = {
     "auto": Method("auto:auto", "active accuracies, expected hypervolume over the whole space"),
-    "modnas": Method(
-        "modnas:modnas", "one hypernetwork for all devices, only asked"
-    ),
+    "rank": Method("rank:rank", "evolution guided by the expected Pareto rank (HW-PR-NAS)"),
+    "modnas": Method("modnas:modnas", "one hypernetwork for all devices, only asked"),
     "rhpn": Method("modnas:random_hypernetwork", "the same, random and never trained"),
     "random": Method("evolution:random", "candidates at random, nothing used"),
     "auto-stratified": Method("auto:auto_stratified", "ablation: auto without active accuracies"),
     "nsga2": Method("evolution:nsga2", "NSGA-II on two independent predictors"),
+    "lemonade": Method("baselines:lemonade", "LEMONADE, latency as the cheap objective"),
+    "local-search": Method("baselines:local_search", "neighbours of the non-dominated set"),
+    "mo-rea": Method("baselines:mo_rea", "multi-objective regularised evolution"),
+    "ofa": Method("baselines:ofa", "evolution under 24 latency bounds (once-for-all)"),
+    "metad2a": Method("baselines:metad2a", "the most accurate of 500 under 24 latency bounds"),
 }
 
 

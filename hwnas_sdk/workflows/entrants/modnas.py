@@ -9,18 +9,16 @@ import numpy as np
 
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.search.preferences import equidistant
-from hwnas_sdk.spaces import Genotypes
 from hwnas_sdk.workflows.entrants.entry import TASK, Entry
 from hwnas_sdk.workflows.hypernetworks import (
     SearchDevices,
     device_vector,
+    known_costs,
     train_hypernetwork,
     whole_space,
 )
-from hwnas_sdk.workflows.search_protocol import Floats, Rows
+from hwnas_sdk.workflows.search_protocol import Rows
 
 if TYPE_CHECKING:
     from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
@@ -49,7 +47,7 @@ def plan_of(**changes: Any) -> Any:
 
 
 def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> list[Rows]:
-    from hwnas_sdk.search.modnas.proposals import propose
+    from hwnas_sdk.search.modnas.proposals import propose_distinct
 
     if entry.plan.rounds != 1:
         raise ConfigError(
@@ -60,13 +58,17 @@ def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> l
     net = make(entry, latency_rows)
     with entry.timed("search"):
         vector = device_vector([entry.oracle.latencies(latency_rows)])
-        genotypes = propose(net, vector, equidistant(2, entry.plan.candidates))
-        rows = entry.contest.rows(genotypes)
-    rows = rows[(rows >= 0) & entry.eligible[rows]]
-    if not len(rows):
+        row_of, eligible = entry.contest.row_of, entry.eligible
+
+        def may(genotype: tuple[int, ...]) -> bool:
+            row = row_of.get(genotype, -1)
+            return row >= 0 and bool(eligible[row])
+
+        wanted = equidistant(2, entry.plan.candidates)
+        genotypes = propose_distinct(net, vector, wanted, may=may)
+    if not len(genotypes):
         raise DataError(f"{entry.device}: no proposal is in the tables", code="nothing_found")
-    entry.notes["proposals_in_tables"] = len(rows)
-    return [rows]
+    return [entry.contest.rows(genotypes)]
 
 
 def _trained(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:
@@ -96,7 +98,7 @@ def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
     key = ("search devices", latency_rows.tobytes())
     if key not in contest.shared:
         names = entry.plan.train_devices
-        costs = known_costs(contest.prior, len(names), whole_space(contest.space))
+        costs = known_costs(contest.prior, whole_space(contest.space))
         vectors = []
         for device in names:
             seen = contest.tables.device(device)[latency_rows]
@@ -106,12 +108,6 @@ def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
         contest.shared[key] = SearchDevices(np.array(vectors), costs[:, None])
     devices: SearchDevices = contest.shared[key]
     return devices
-
-
-def known_costs(prior: LatencyPrior, n_devices: int, genotypes: Genotypes) -> Floats:
-    """Latencies of the prior's own devices without their noise, relative, (n_devices, n)."""
-    weights = prior.mean + np.sqrt(n_devices) * prior.deviations
-    return weights @ prior.standardise(structural_features(genotypes)).T
 
 
 def _random(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:

@@ -1,0 +1,131 @@
+"""Searches from the literature, on the same accuracies and latencies as all the others.
+
+What a method does not say is the same for all: the accuracy and latency models of `nsga2`, and, for
+those that end with a population instead of a choice, the subset of their predicted front with the
+largest hypervolume. All propose once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.search.base import Searcher
+from hwnas_sdk.search.constrained import BoundedSearcher
+from hwnas_sdk.search.lemonade import LemonadeSearcher
+from hwnas_sdk.search.local_search import LocalSearcher
+from hwnas_sdk.search.metad2a import MetaD2aSearcher
+from hwnas_sdk.search.mo_rea import MoReaSearcher
+from hwnas_sdk.search.ofa import OfaSearcher
+from hwnas_sdk.search.run import search
+from hwnas_sdk.spaces import Genotypes
+from hwnas_sdk.workflows.entrants.entry import Entry
+from hwnas_sdk.workflows.entrants.evolution import GENERATIONS, POPULATION
+from hwnas_sdk.workflows.search_protocol import Floats, Rows
+
+Means = Callable[[Genotypes], Floats]
+
+
+def lemonade(entry: Entry) -> list[Rows]:
+    """LEMONADE; latency is the cheap objective."""
+    return _evolved(
+        entry,
+        lambda means, seed: LemonadeSearcher(
+            entry.contest.space, cheap=lambda genotypes: means(genotypes)[:, 1:], seed=seed
+        ),
+    )
+
+
+def local_search(entry: Entry) -> list[Rows]:
+    """Neighbours of the non-dominated set."""
+    return _evolved(entry, lambda _, seed: LocalSearcher(entry.contest.space, seed=seed))
+
+
+def mo_rea(entry: Entry) -> list[Rows]:
+    """Multi-objective regularised evolution."""
+    return _evolved(
+        entry,
+        lambda _, seed: MoReaSearcher(entry.contest.space, population=POPULATION, seed=seed),
+    )
+
+
+def ofa(entry: Entry) -> list[Rows]:
+    """Evolution under one latency bound per candidate; the best of each bound."""
+
+    def make(means: Means, seed: int) -> BoundedSearcher:
+        return OfaSearcher(entry.contest.space, cost=lambda g: means(g)[:, 1], seed=seed)
+
+    return _bounded(entry, make, GENERATIONS)
+
+
+def metad2a(entry: Entry) -> list[Rows]:
+    """MetaD2A + HELP: of 500 networks the most accurate one under each latency bound."""
+
+    def make(means: Means, seed: int) -> BoundedSearcher:
+        return MetaD2aSearcher(
+            entry.contest.space,
+            score=lambda g: means(g)[:, 0],
+            cost=lambda g: means(g)[:, 1],
+            seed=seed,
+        )
+
+    return _bounded(entry, make, 1)
+
+
+def _means(entry: Entry) -> Means:
+    """Predicted error and latency from what everybody knows."""
+    if entry.plan.rounds != 1:
+        raise ConfigError(
+            f"{entry.plan.method} proposes once: it does not learn from rounds",
+            hint="--rounds 1, or one of auto, nsga2, rank",
+        )
+    with entry.timed("fit"):
+        accuracy = entry.fit_accuracy(entry.accuracy_rows())
+        latency = entry.fit_latency(entry.reference_rows())
+
+    def means(genotypes: Genotypes) -> Floats:
+        return np.column_stack(
+            [
+                accuracy.predict(genotypes).mean,
+                latency.predict(structural_features(genotypes)).mean,
+            ]
+        )
+
+    return means
+
+
+def _searched(entry: Entry, means: Means, searcher: Searcher, generations: int) -> None:
+    search(
+        entry.contest.space,
+        means,
+        searcher,
+        generations,
+        n_per_generation=POPULATION,
+        violation=entry.not_allowed(entry.eligible),
+    )
+
+
+def _evolved(entry: Entry, make: Callable[[Means, int], Searcher]) -> list[Rows]:
+    means = _means(entry)
+    seed = entry.child_seed(0)
+    with entry.timed("search"):
+        searcher = make(means, seed)
+        _searched(entry, means, searcher, GENERATIONS)
+        front = searcher.evaluated.feasible
+        rows = entry.contest.rows(front.genotypes)
+        return [entry.choose(rows, front.values, None, known=None, seed=seed)]
+
+
+def _bounded(
+    entry: Entry, make: Callable[[Means, int], BoundedSearcher], generations: int
+) -> list[Rows]:
+    means = _means(entry)
+    with entry.timed("search"):
+        searcher = make(means, entry.child_seed(0))
+        _searched(entry, means, searcher, generations)
+        best = searcher.best_per_bound().genotypes
+        rows = np.unique(entry.contest.rows(best))
+    return [rows[: entry.plan.candidates]]

@@ -1,0 +1,63 @@
+"""HW-PR-NAS: evolution guided by one score, the expected Pareto rank.
+
+The score is learned from the known accuracies and the latencies that the ten measured ones predict
+for the same networks: the strict setting, in which nobody measured five hundred of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.rank import RankPredictor
+from hwnas_sdk.search.rank import RankSearcher
+from hwnas_sdk.search.run import search
+from hwnas_sdk.spaces import Genotypes
+from hwnas_sdk.workflows.entrants.entry import Entry
+from hwnas_sdk.workflows.entrants.evolution import GENERATIONS, POPULATION
+from hwnas_sdk.workflows.search_protocol import Floats, Rows
+
+
+def rank(entry: Entry) -> list[Rows]:
+    """Learn the score, evolve, take the best that differ; with rounds, again with the truth."""
+    plan, contest = entry.plan, entry.contest
+    error_rows, latency_rows = entry.accuracy_rows(), entry.reference_rows()
+    proposals: list[Rows] = []
+    for number in range(plan.rounds):
+        with entry.timed("fit"):
+            latency = entry.fit_latency(latency_rows)
+            costs = latency.predict(contest.features[error_rows]).mean
+            seen = np.isin(error_rows, latency_rows)
+            costs[seen] = entry.oracle.latencies(error_rows[seen])
+            predictor = RankPredictor.fit(
+                contest.space,
+                contest.tables.genotypes[error_rows],
+                entry.oracle.errors(error_rows),
+                {entry.device: np.maximum(costs, 1e-6)},
+                seed=entry.child_seed("rank", number),
+            )
+
+        def score(
+            genotypes: Genotypes, predictor: RankPredictor = predictor, latency: object = latency
+        ) -> Floats:
+            cheap = latency.predict(structural_features(genotypes)).mean  # type: ignore[attr-defined]
+            return np.column_stack([-predictor.score(genotypes, entry.device), cheap])
+
+        with entry.timed("search"):
+            searcher = RankSearcher(
+                contest.space, population=POPULATION, seed=entry.child_seed(number)
+            )
+            search(
+                contest.space,
+                score,
+                searcher,
+                GENERATIONS,
+                n_per_generation=POPULATION,
+                violation=entry.not_allowed(entry.allowed(proposals)),
+            )
+            rows = contest.rows(searcher.best(plan.candidates).genotypes)
+        proposals.append(rows)
+        if number + 1 < plan.rounds:
+            error_rows = np.union1d(error_rows, rows)
+            latency_rows = np.union1d(latency_rows, rows)
+    return proposals

@@ -141,7 +141,7 @@ def duration(seconds: float) -> str:
 
 
 def announce(app: App, n_networks: int, seconds: float, session: DeviceSession) -> None:
-    """The estimate every long verb prints before it starts; tables and models take no board time."""
+    """The estimate every long verb prints before it starts; a table or a model takes no time."""
     device = session.spec.name
     if session.needs_artifacts:
         app.note(f"about {duration(seconds)} on {device} for {n_networks} networks")

@@ -128,12 +128,12 @@ def _remarks(data: ReportData, chosen: list[Pick], n_invalid: int) -> list[str]:
             f"as the most accurate network and gives up {points:.2f} percentage points of "
             "predicted accuracy."
         )
-    verdict = data.rounds[-1].verdict
+    verdict, word = data.rounds[-1].verdict, data.measurement_origin
     where = f" ({data.rounds[-1].label})" if len(data.rounds) > 1 else ""
     if verdict.spearman is not None:
         off = "" if verdict.mape_pct is None else f", {verdict.mape_pct:.1f} % off on average"
         remarks.append(
-            f"Latency prediction{where}: rank correlation with the measurement "
+            f"Latency prediction{where}: rank correlation with the {word} values "
             f"{verdict.spearman:.3f} (1 is perfect){off}."
         )
     if verdict.energy_spearman is not None and verdict.energy_mape_pct is not None:

@@ -149,7 +149,7 @@ def picks(data: ReportData) -> list[Pick]:
         return []
     if len(front) == 1:
         return [Pick("Best", "no other measured network is faster or more accurate", front[0])]
-    chosen = [Pick("Fastest", "lowest measured latency of the front", front[0])]
+    chosen = [Pick("Fastest", f"lowest {data.measurement_origin} latency of the front", front[0])]
     if "energy" in more_objectives(data):
         frugal = min(front, key=lambda m: (m.candidate.energy_mj or math.inf, m.measured_ms))
         if frugal is not front[0]:

@@ -81,7 +81,7 @@ def measure(
         return
     lab = open_lab(app)
     session = lab.device(device)
-    announce(app, n, estimate_s, session.spec.name)
+    announce(app, n, estimate_s, session)
     answer = run_bench_measure(
         session,
         store=lab.store,

@@ -50,6 +50,13 @@ _OPERATORS = ("conv3x3", "conv1x1", "avgpool")
     metavar="DIR",
     help="Also draw a roofline and a scatter plot there.",
 )
+@click.option(
+    "--every",
+    type=click.IntRange(min=1, max=100),
+    default=1,
+    show_default=True,
+    help="Use every so many networks of the table only, to try a description quickly.",
+)
 @verb
 def simulator(
     app: App,
@@ -60,6 +67,7 @@ def simulator(
     table: str | None,
     pooling: str | None,
     plots: Path | None,
+    every: int,
 ) -> None:
     """Simulate every network of a published table and compare with it.
 
@@ -76,6 +84,7 @@ def simulator(
         table=table,
         pooling=pooling,  # type: ignore[arg-type]  # click has checked it
         plots=plots,
+        every=every,
         on_event=app.progress,
     )
     app.show(answer, lambda console: _draw(console, answer))

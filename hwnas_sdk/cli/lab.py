@@ -149,9 +149,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def announce(app: App, n_networks: int, seconds: float, device: str) -> None:
-    """The estimate every long verb prints before it starts."""
-    app.note(f"about {duration(seconds)} on {device} for {n_networks} networks")
+def announce(app: App, n_networks: int, seconds: float, session: DeviceSession) -> None:
+    """The estimate every long verb prints before it starts; a table or a model takes no time."""
+    device = session.spec.name
+    if session.needs_artifacts:
+        app.note(f"about {duration(seconds)} on {device} for {n_networks} networks")
+    else:
+        app.note(f"networks on {device}: {n_networks}, {session.origin}, no board time")
 
 
 def show_plan(app: App, plan: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ def loop(
         show_plan(app, {**plan.to_json(), "estimated_board_s": plan.estimated_board_s()})
         return
     warn_untuned(app, session, plan.settings)
-    announce(app, sum(plan.n_networks()), plan.estimated_board_s(), session.spec.name)
+    announce(app, sum(plan.n_networks()), plan.estimated_board_s(), session)
     result = lab.loop(plan, on=session)
     answer = {
         "device": session.spec.name,

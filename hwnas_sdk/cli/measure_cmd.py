@@ -105,7 +105,7 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, n_parts, estimate_s, session.spec.name)
+    announce(app, n_parts, estimate_s, session)
     if layers:
         from hwnas_sdk.cli.layers_view import measure_layers_and_show
 

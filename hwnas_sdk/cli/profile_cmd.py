@@ -105,7 +105,7 @@ def profile(
     lab = open_lab(app)
     session = lab.device(name)
     warn_untuned(app, session, chosen)
-    announce(app, n, estimate_s, session.spec.name)
+    announce(app, n, estimate_s, session)
     if active:
         from hwnas_sdk.workflows.active import profile_actively
 

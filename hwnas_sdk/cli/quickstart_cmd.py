@@ -58,7 +58,7 @@ def quickstart(
     session = lab.device(device)
     plan = quickstart_plan(session.spec.id, device=device, seed=seed, minutes=minutes)
     n_references, n_candidates = plan.n_networks()
-    announce(app, n_references + n_candidates, plan.estimated_board_s(), session.spec.name)
+    announce(app, n_references + n_candidates, plan.estimated_board_s(), session)
     result, report = run_quickstart(lab, session, plan, output)
     verdict = result.verdicts[-1]
     spent_s = SYSTEM_CLOCK.monotonic_s() - started_s

@@ -68,7 +68,7 @@ def verify(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, n, n * chosen.estimated_s(), session.spec.name)
+    announce(app, n, n * chosen.estimated_s(), session)
     verdict = lab.verify(candidates, on=session, settings=chosen)
     app.show(
         {"device": session.spec.name, **verdict_to_mapping(verdict)},

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from hwnas_sdk.core.flags import INVALIDATING
-from hwnas_sdk.report._front import Pick, measured_candidates, picks, verified_front
+from hwnas_sdk.report._front import (
+    Pick,
+    measured_candidates,
+    more_objectives,
+    picks,
+    verified_front,
+)
 from hwnas_sdk.report._text import (
     counted,
     decimals_for,
     half_width,
+    listed,
+    millijoules,
     milliseconds,
     number,
     short_name,
@@ -34,6 +42,7 @@ class PickView:
     spread: str
     error: str
     accuracy: str
+    energy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,8 @@ def _front_answer(data: ReportData) -> Answer:
     trade = "trade-off" if len(front) == 1 else "trade-offs"
     headline = (
         f"Of {counted(len(measured), 'network')} {word} on {device}, {len(front)} {verb} the best "
-        f"{trade} between predicted accuracy and {word} latency."
+        f"{trade} between predicted accuracy and {word} "
+        f"{listed(['latency', *more_objectives(data)])}."
     )
     chosen = picks(data)
     return Answer(
@@ -103,6 +113,7 @@ def _pick_view(pick: Pick) -> PickView:
         spread=half_width(c.ci95_ms, decimals_for([pick.point.measured_ms])),
         error=f"{number(c.error_pct, 2)} %",
         accuracy=f"{number(100.0 - c.error_pct, 2)} %",
+        energy=millijoules(c.energy_mj),
     )
 
 
@@ -117,13 +128,18 @@ def _remarks(data: ReportData, chosen: list[Pick], n_invalid: int) -> list[str]:
             f"as the most accurate network and gives up {points:.2f} percentage points of "
             "predicted accuracy."
         )
-    verdict = data.rounds[-1].verdict
+    verdict, word = data.rounds[-1].verdict, data.measurement_origin
     where = f" ({data.rounds[-1].label})" if len(data.rounds) > 1 else ""
     if verdict.spearman is not None:
         off = "" if verdict.mape_pct is None else f", {verdict.mape_pct:.1f} % off on average"
         remarks.append(
-            f"Latency prediction{where}: rank correlation with the measurement "
+            f"Latency prediction{where}: rank correlation with the {word} values "
             f"{verdict.spearman:.3f} (1 is perfect){off}."
+        )
+    if verdict.energy_spearman is not None and verdict.energy_mape_pct is not None:
+        remarks.append(
+            f"Energy prediction{where}: rank correlation {verdict.energy_spearman:.3f}, "
+            f"{verdict.energy_mape_pct:.1f} % off on average."
         )
     n_beaten = len(verdict.dominated_after_measuring)
     if n_beaten:

@@ -60,16 +60,54 @@ def staircase(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
+_BEYOND = {"energy": "energy_mj", "memory": "peak_memory_mib"}
+"""Objectives beyond error and latency, and where a candidate has them."""
+
+
+def more_objectives(data: ReportData) -> tuple[str, ...]:
+    """Objectives beyond error and latency by which every round's front was judged."""
+    verdicts = [round_data.verdict for round_data in data.rounds]
+    return tuple(
+        name for name in _BEYOND if verdicts and all(name in v.objectives for v in verdicts)
+    )
+
+
 def verified_front(data: ReportData) -> list[Measured]:
     """The measured front of the whole run, fastest first.
 
-    One round: as its verdict says (it may have had more objectives). Several: the members of the
-    rounds' fronts that survive in error and latency.
+    One round: as its verdict says. Several: the members of the rounds' fronts that no other one
+    beats in every objective all rounds had. Networks that are equal in all of them count once.
     """
     front = [m for m in measured_candidates(data) if m.candidate.on_measured_front]
+    if len(data.rounds) > 1:
+        keys = [_BEYOND[name] for name in more_objectives(data)]
+        points = {
+            m.anchor: (
+                m.measured_ms,
+                m.candidate.error_pct,
+                *(float(getattr(m.candidate, key)) for key in keys),
+            )
+            for m in front
+        }
+        front = [
+            m
+            for i, m in enumerate(front)
+            if not any(
+                _beats(points[other.anchor], points[m.anchor], or_equal=j < i)
+                for j, other in enumerate(front)
+                if j != i
+            )
+        ]
+    return sorted(front, key=lambda m: (m.measured_ms, m.candidate.error_pct))
+
+
+def _beats(a: tuple[float, ...], b: tuple[float, ...], *, or_equal: bool) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True)) and (a != b or or_equal)
+
+
+def _plane(front: Sequence[Measured]) -> list[Measured]:
+    """Members of the front that are on it in latency and error alone, fastest first."""
     points = [(m.measured_ms, m.candidate.error_pct) for m in front]
-    if len(data.rounds) <= 1:
-        return [front[i] for i in sorted(range(len(front)), key=lambda i: points[i])]
     return [front[i] for i in staircase(points)]
 
 
@@ -105,18 +143,22 @@ class Pick:
 
 
 def picks(data: ReportData) -> list[Pick]:
-    """Fastest, knee and most accurate network of the verified front, without repeats."""
+    """Fastest, most frugal, knee and most accurate network of the verified front, no repeats."""
     front = verified_front(data)
     if not front:
         return []
     if len(front) == 1:
         return [Pick("Best", "no other measured network is faster or more accurate", front[0])]
-    chosen = [Pick("Fastest", "lowest measured latency of the front", front[0])]
-    middle = knee(front)
-    if middle is not None:
+    chosen = [Pick("Fastest", f"lowest {data.measurement_origin} latency of the front", front[0])]
+    if "energy" in more_objectives(data):
+        frugal = min(front, key=lambda m: (m.candidate.energy_mj or math.inf, m.measured_ms))
+        if frugal is not front[0]:
+            chosen.append(Pick("Least energy", "lowest energy of the front", frugal))
+    accurate = min(front, key=lambda m: (m.candidate.error_pct, m.measured_ms))
+    middle = knee(_plane(front))
+    if middle is not None and all(middle is not pick.point for pick in chosen):
         chosen.append(
             Pick("Best compromise", "the knee: beyond it, accuracy costs most time", middle)
         )
-    accurate = min(front, key=lambda m: (m.candidate.error_pct, m.measured_ms))
     chosen.append(Pick("Most accurate", "lowest predicted error of the front", accurate))
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hwnas_sdk.core.errors import SpaceError
@@ -85,6 +85,16 @@ def explain(flag: str, extra: Mapping[str, str]) -> str:
     """Meaning of a flag; an unknown one says so."""
     known = {**INVALIDATING, **INFORMATIVE}
     return extra.get(flag) or known.get(flag) or "no explanation recorded"
+
+
+def millijoules(value: float | None) -> str:
+    """Energy with its unit; nothing when there is none."""
+    return "" if value is None else f"{number(value, decimals_for([value]))} mJ"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def energy_reason(reason: str) -> str:

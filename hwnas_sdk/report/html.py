@@ -10,7 +10,7 @@ from markupsafe import Markup
 from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.report import _run_plots, plots
 from hwnas_sdk.report._answer import answer
-from hwnas_sdk.report._front import measured_candidates
+from hwnas_sdk.report._front import measured_candidates, more_objectives
 from hwnas_sdk.report._page import both_widths, render_template
 from hwnas_sdk.report._rows import (
     FlagView,
@@ -57,6 +57,7 @@ def render_report(data: ReportData) -> str:
         models=model_views(data),
         n_undrawn=max(0, len(data.models) - MAX_DISTRIBUTIONS),
         flags=_all_flags(data),
+        more_objectives=more_objectives(data),
         operators=[(legend_svg(name), op.words) for name, op in DRAWN.items()],
         hypervolume=_hypervolume(data),
         provenance={**PROVENANCE_DEFAULTS, **data.provenance} if data.rounds else data.provenance,
@@ -87,6 +88,8 @@ def _plots(data: ReportData) -> dict[str, Markup]:
     measured = measured_candidates(data)
     if len(data.rounds) > 1 and measured:
         drawn["union"] = both_widths(partial(plots.union_svg, data, measured), "union")
+    if measured and "energy" in more_objectives(data):
+        drawn["energy"] = both_widths(partial(plots.energy_svg, data, measured), "energy")
     if measured:
         drawn["scatter"] = both_widths(partial(plots.scatter_svg, data), "scatter")
     if data.drift:

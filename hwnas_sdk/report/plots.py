@@ -28,7 +28,7 @@ from hwnas_sdk.report._figure import (
 )
 from hwnas_sdk.report._front import Measured, anchor, picks, valid_ms, verified_front
 from hwnas_sdk.report._svg import LIGHT, TOKENS, drawing, inline_svg
-from hwnas_sdk.report._text import milliseconds, short_name, signed_pct
+from hwnas_sdk.report._text import millijoules, milliseconds, short_name, signed_pct
 from hwnas_sdk.report.data import ReportData, RoundData
 
 if TYPE_CHECKING:
@@ -102,13 +102,15 @@ def _draw_round(
     return tips
 
 
-def _annotate(axes: Axes, data: ReportData, theme: Mapping[str, str]) -> None:
-    """Name the recommended networks beside their points."""
+def _annotate(
+    axes: Axes, data: ReportData, theme: Mapping[str, str], at_x: Mapping[str, float]
+) -> None:
+    """Name the recommended networks beside their points; `at_x` is where, by anchor."""
     places = {"Fastest": (9, 5, "left"), "Most accurate": (4, -15, "right")}
     names = {"Best compromise": "knee"}
     for pick in picks(data):
         dx, dy, align = places.get(pick.role, (-7, -13, "right"))
-        at = (pick.point.measured_ms, pick.point.candidate.error_pct)
+        at = (at_x[pick.point.anchor], pick.point.candidate.error_pct)
         axes.annotate(
             names.get(pick.role, pick.role.lower()), at,
             xytext=(dx, dy), textcoords="offset points", ha=align, fontsize=8.5,
@@ -131,9 +133,11 @@ def _front_figure(
     x_values = [c.predicted_ms for c in candidates]
     x_values += [v for c in candidates if (v := valid_ms(c)) is not None]
     y_values = [c.error_pct for c in candidates]
-    _finish_front(figure, axes, x_values, y_values, width_in, word, title=title)
+    what = f"latency, ms ({word} and predicted)"
+    _finish_front(figure, axes, x_values, y_values, width_in, what, title=title)
     if len(data.rounds) == 1:
-        _annotate(axes, data, theme)
+        at = {m.anchor: m.measured_ms for m in verified_front(data)}
+        _annotate(axes, data, theme, at)
     return figure, tips
 
 
@@ -143,7 +147,7 @@ def _finish_front(
     x_values: Sequence[float],
     y_values: Sequence[float],
     width_in: float,
-    word: str,
+    x_label: str,
     *,
     title: str = "",
 ) -> None:
@@ -151,7 +155,7 @@ def _finish_front(
     log_x = scale_axis(axes, "x", x_values, log_above=12)
     log_y = scale_axis(axes, "y", y_values, log_above=4)
     axes.margins(x=0.06, y=0.1)
-    axes.set_xlabel(with_scale(f"latency, ms ({word} and predicted)", is_log=log_x))
+    axes.set_xlabel(with_scale(x_label, is_log=log_x))
     axes.set_ylabel(with_scale("error, % (predicted)", is_log=log_y))
     finish(figure, axes, 3 if width_in > 6 else 2, title=title)
 
@@ -167,22 +171,52 @@ def front_svg(data: ReportData, round_index: int, *, name: str, width_in: float)
 def union_svg(
     data: ReportData, measured: Sequence[Measured], *, name: str, width_in: float
 ) -> Markup:
-    """Everything measured in all rounds and the front of it all."""
+    """Everything measured in all rounds and the front of it all, error against latency."""
+    return _against_error(
+        data, measured, [m.measured_ms for m in measured], "latency, ms",
+        name=name, width_in=width_in,
+    )  # fmt: skip
+
+
+def energy_svg(
+    data: ReportData, measured: Sequence[Measured], *, name: str, width_in: float
+) -> Markup:
+    """The same against energy; every one of `measured` needs one."""
+    return _against_error(
+        data, measured, [m.candidate.energy_mj or 0.0 for m in measured], "energy, mJ",
+        name=name, width_in=width_in,
+    )  # fmt: skip
+
+
+def _against_error(
+    data: ReportData,
+    measured: Sequence[Measured],
+    xs: Sequence[float],
+    what: str,
+    *,
+    name: str,
+    width_in: float,
+) -> Markup:
+    word = data.measurement_origin
     with drawing(TOKENS):
         figure, axes = new_figure(width_in, 4.5)
-        front = verified_front(data)
+        on_front = {m.anchor for m in verified_front(data)}
         draw_staircase(
-            axes, [(m.measured_ms, m.candidate.error_pct) for m in front],
-            color=TOKENS["measured"], lw=1.8, label=f"{data.measurement_origin} front, all rounds",
+            axes,
+            [
+                (x, m.candidate.error_pct)
+                for x, m in zip(xs, measured, strict=True)
+                if m.anchor in on_front
+            ],
+            color=TOKENS["measured"], lw=1.8, label=f"{word} front, all rounds",
         )  # fmt: skip
         tips: dict[str, str] = {}
-        on_front = {m.anchor for m in front}
         named: set[int] = set()
-        for i, m in enumerate(measured):
+        for i, (x, m) in enumerate(zip(xs, measured, strict=True)):
             r = m.round_index
             text = data.rounds[r].label
             (mark,) = axes.plot(
-                [m.measured_ms], [m.candidate.error_pct], MARKERS[r % len(MARKERS)],
+                [x], [m.candidate.error_pct], MARKERS[r % len(MARKERS)],
                 ms=7 if m.anchor in on_front else 4.5, color=TOKENS[f"r{r % 4}"],
                 mec=TOKENS["panel"], mew=0.6, alpha=1.0 if m.anchor in on_front else 0.6,
                 gid=f"pt{i}", label=f"_{text}" if r in named else text, zorder=4,
@@ -190,12 +224,14 @@ def union_svg(
             named.add(r)
             mark.set_url(f"#{m.anchor}")
             shown = milliseconds(m.measured_ms, m.candidate.ci95_ms)
-            tips[f"pt{i}"] = f"{short_name(m.candidate.arch)}: {data.measurement_origin} {shown}"
-        xs, ys = [m.measured_ms for m in measured], [m.candidate.error_pct for m in measured]
-        _finish_front(figure, axes, xs, ys, width_in, data.measurement_origin)
-        axes.set_xlabel(axes.get_xlabel().replace(" and predicted", ""))
-        _annotate(axes, data, TOKENS)
-        label = "error against latency of everything measured in all rounds"
+            if m.candidate.energy_mj is not None:
+                shown += f", {millijoules(m.candidate.energy_mj)}"
+            tips[f"pt{i}"] = f"{short_name(m.candidate.arch)}: {word} {shown}"
+        ys = [m.candidate.error_pct for m in measured]
+        _finish_front(figure, axes, xs, ys, width_in, f"{what} ({word})")
+        at = {m.anchor: x for x, m in zip(xs, measured, strict=True)}
+        _annotate(axes, data, TOKENS, at)
+        label = f"error against {what.partition(',')[0]} of everything measured in all rounds"
         return inline_svg(figure, name, label=label, titles=tips)
 
 

@@ -167,7 +167,12 @@ class Energy(_Strict):
 
 
 class AcceleratorDescription(_Strict):
-    """A whole accelerator."""
+    """A whole accelerator.
+
+    Attributes:
+        feature_maps: where maps are between layers: "outermost", in that memory; "on_chip", in
+            the buffers the array shares when a layer's input and output fit there together.
+    """
 
     format: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
@@ -178,6 +183,7 @@ class AcceleratorDescription(_Strict):
     memories: list[Memory] = Field(min_length=2)
     mapping: MappingRules
     elementwise: Elementwise
+    feature_maps: Literal["outermost", "on_chip"] = "outermost"
     energy: Energy = Energy()
 
     @field_validator("memories")
@@ -202,6 +208,11 @@ class AcceleratorDescription(_Strict):
     def outermost(self) -> Memory:
         """The memory everything comes from and goes to."""
         return self.memories[-1]
+
+    def shared_buffer(self, operand: Operand) -> Memory | None:
+        """The last memory before the outermost that the whole array shares and `operand` passes."""
+        shared = [m for m in self.memories[:-1] if set(m.serves) == {"columns", "rows"}]
+        return next((m for m in reversed(shared) if operand in m.holds), None)
 
 
 def shipped_path(name: str) -> Path:

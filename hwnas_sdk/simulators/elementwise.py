@@ -2,7 +2,8 @@
 
 An explicit model, not a measurement: every word comes from the outermost memory once and goes back
 there once, through the buffers the array shares; the operations run `ops_per_cycle` at a time; both
-overlap, so the slower one counts. The energy is that of these accesses and operations.
+overlap, so the slower one counts. The energy is that of these accesses and operations. A layer
+whose maps stay on the chip reads and writes the buffers instead.
 """
 
 from __future__ import annotations
@@ -26,24 +27,28 @@ class ElementCost:
 def elementwise_cost(work: ElementWork, description: AcceleratorDescription) -> ElementCost:
     """Cost of `work` on `description` by the model above."""
     outer = description.outermost
+    source = (description.shared_buffer("input") if work.on_chip else None) or outer
+    sink = (description.shared_buffer("output") if work.on_chip else None) or outer
     word_bits = description.precision_bits.activation
-    width_in = outer.width_bits("input", description.clock_mhz)
-    width_out = outer.width_bits("output", description.clock_mhz)
-    in_cycles = work.words_in * word_bits / width_in
-    out_cycles = work.words_out * word_bits / width_out
-    moving = in_cycles + out_cycles if outer.ports == "shared" else max(in_cycles, out_cycles)
+    in_cycles = work.words_in * word_bits / source.width_bits("input", description.clock_mhz)
+    out_cycles = work.words_out * word_bits / sink.width_bits("output", description.clock_mhz)
+    one_port = source is sink and source.ports == "shared"
+    moving = in_cycles + out_cycles if one_port else max(in_cycles, out_cycles)
     operating = work.n_ops / description.elementwise.ops_per_cycle
-    outer_pj = work.words_in * outer.read_pj + work.words_out * outer.write_pj
+    ends_pj = work.words_in * source.read_pj + work.words_out * sink.write_pj
     buffers_pj = sum(
-        work.words_in * _through(memory, "input") + work.words_out * _through(memory, "output")
+        work.words_in * _through(memory, "input") * (memory is not source)
+        + work.words_out * _through(memory, "output") * (memory is not sink)
         for memory in description.memories[:-1]
         if set(memory.serves) == {"columns", "rows"}
     )
+    words_outside = work.words_in * (source is outer) + work.words_out * (sink is outer)
     return ElementCost(
         cycles=max(moving, operating),
-        energy_pj=outer_pj + buffers_pj + work.n_ops * description.array.mac_pj,
-        outer_energy_pj=outer_pj,
-        outer_bytes=(work.words_in + work.words_out) * word_bits / 8,
+        energy_pj=ends_pj + buffers_pj + work.n_ops * description.array.mac_pj,
+        outer_energy_pj=work.words_in * outer.read_pj * (source is outer)
+        + work.words_out * outer.write_pj * (sink is outer),
+        outer_bytes=words_outside * word_bits / 8,
     )
 
 

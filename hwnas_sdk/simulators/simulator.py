@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,22 @@ from hwnas_sdk.core.layers import Layer, LayerGraph
 from hwnas_sdk.simulators.cost_cache import CostCache
 from hwnas_sdk.simulators.description import AcceleratorDescription
 from hwnas_sdk.simulators.elementwise import elementwise_cost
-from hwnas_sdk.simulators.workload import FREE, ArrayWork, ElementWork, Pooling, Work, work_of
+from hwnas_sdk.simulators.residency import stays_on_chip
+from hwnas_sdk.simulators.workload import (
+    FREE,
+    ArrayWork,
+    ElementWork,
+    NoWork,
+    Pooling,
+    Work,
+    work_of,
+)
 from hwnas_sdk.simulators.zigzag_engine import NAME, ArrayCost, ZigZagEngine, engine_version
 
 PJ_PER_MJ = 1e9
 Kind = Literal["engine", "modelled", "free"]
+_TOLD_APART = ("zero", "input")
+"""Sources that change what a layer costs: a removed constant, and the network's own input."""
 Signature = tuple[Any, ...]
 """Equal for layers of equal cost."""
 Tally = dict[Signature, tuple[Layer, tuple[Layer, ...], int]]
@@ -166,6 +177,7 @@ class Simulator:
             "engine_version": self.engine_version,
             "clock_mhz": self.description.clock_mhz,
             "pooling": self.pooling,
+            "feature_maps": self.description.feature_maps,
             "energy_scope": self.description.energy.scope,
             "energy_model": "per_access" if self.description.energy.power_w is None else "power",
         }
@@ -174,6 +186,8 @@ class Simulator:
         work = work_of(
             layer, inputs, pooling=self.pooling, fused=self.description.elementwise.fused
         )
+        if not isinstance(work, NoWork) and stays_on_chip(work, inputs, self.description):
+            work = replace(work, on_chip=True)
         if isinstance(work, ArrayWork):
             array = self._array_cost(work)
             return self._priced(
@@ -235,7 +249,7 @@ def _signature(layer: Layer, inputs: tuple[Layer, ...]) -> Signature:
     return (
         layer.op,
         layer.shape,
-        tuple([(source.op == "zero", source.shape) for source in inputs]),
+        tuple([(source.op in _TOLD_APART and source.op, source.shape) for source in inputs]),
         tuple(layer.attrs.items()),
         layer.params.get("weight"),
     )

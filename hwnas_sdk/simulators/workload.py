@@ -41,6 +41,7 @@ class ArrayWork:
     """A convolution, or what can be written as one, as loop bounds.
 
     K output and C input channels per group, G groups, OX x OY output pixels, FX x FY kernel.
+    `on_chip` when its input and output stay in the accelerator's buffers (residency.py).
     """
 
     K: int
@@ -56,6 +57,19 @@ class ArrayWork:
     pad_y: int = 0
     dilation_x: int = 1
     dilation_y: int = 1
+    on_chip: bool = False
+
+    @property
+    def words_in(self) -> int:
+        """Words of the input, its padding included."""
+        width = (self.OX - 1) * self.stride_x + (self.FX - 1) * self.dilation_x + 1
+        height = (self.OY - 1) * self.stride_y + (self.FY - 1) * self.dilation_y + 1
+        return self.C * self.G * width * height
+
+    @property
+    def words_out(self) -> int:
+        """Words of the output."""
+        return self.K * self.G * self.OX * self.OY
 
     @property
     def macs(self) -> int:
@@ -73,12 +87,16 @@ class ArrayWork:
 
 @dataclass(frozen=True, slots=True)
 class ElementWork:
-    """Data moved through the memories and simple operations on it, in words of the activations."""
+    """Data moved through the memories and simple operations on it, in words of the activations.
+
+    `on_chip` as in `ArrayWork`.
+    """
 
     op: str
     n_ops: int
     words_in: int
     words_out: int
+    on_chip: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -75,6 +74,7 @@ class ZigZagEngine:
     def __init__(self, description: AcceleratorDescription) -> None:
         """Use `description`; the engine is imported when the first layer is evaluated."""
         self._description = description
+        self._accelerators: dict[bool, Any] = {}
 
     def evaluate(self, work: ArrayWork) -> ArrayCost:
         """Cost of `work` with the best of the legal mappings by the description's objective.
@@ -102,13 +102,17 @@ class ZigZagEngine:
                 code="no_mapping",
                 hint="give the innermost memories more room, or the mapping rules more freedom",
             )
-        return self._cost(best[1], best[2], n_mappings)
+        return self._cost(work, best[1], best[2], n_mappings)
 
-    def _cost(self, found: Any, unrolling: Unrolling, n_mappings: int) -> ArrayCost:
+    def _cost(
+        self, work: ArrayWork, found: Any, unrolling: Unrolling, n_mappings: int
+    ) -> ArrayCost:
         outer = self._description.outermost
         n_bits, outer_pj = 0.0, 0.0
         for operand, accesses in found.memory_word_access.items():
             name = next(k for k, v in _LAYER_OPERAND.items() if v == operand.name)
+            if work.on_chip and name != "weight":
+                continue
             width = outer.width_bits(name, self._description.clock_mhz)  # type: ignore[arg-type]
             n_bits += width * sum(float(n) for n in accesses[-1].data.values())
             outer_pj += float(found.mem_energy_breakdown[operand][-1])
@@ -132,13 +136,12 @@ class ZigZagEngine:
             TemporalMappingGeneratorStage,
         )
 
+        accelerator = self._accelerator(on_chip=work.on_chip)
         layer = self._layer(work, unrolling)
-        layer.spatial_mapping.initialize_oa_dims(
-            self._accelerator.operational_array.dimension_sizes
-        )
+        layer.spatial_mapping.initialize_oa_dims(accelerator.operational_array.dimension_sizes)
         stage = SpatialMappingConversionStage(
             [TemporalMappingGeneratorStage, CostModelStage],
-            accelerator=self._accelerator,
+            accelerator=accelerator,
             layer=layer,
             loma_lpf_limit=self._description.mapping.loop_factors,
             loma_show_progress_bar=False,
@@ -151,18 +154,26 @@ class ZigZagEngine:
         except NoValidLoopOrderingFoundException:
             return
 
-    @cached_property
-    def _accelerator(self) -> Any:
+    def _accelerator(self, *, on_chip: bool) -> Any:
+        """The engine's accelerator; with maps on the chip its outermost memory has weights only."""
+        if on_chip not in self._accelerators:
+            self._accelerators[on_chip] = self._build(on_chip=on_chip)
+        return self._accelerators[on_chip]
+
+    def _build(self, *, on_chip: bool) -> Any:
         engine_version()
         logging.getLogger("zigzag").setLevel(logging.ERROR)
         from zigzag.parser.accelerator_factory import AcceleratorFactory
         from zigzag.parser.accelerator_validator import AcceleratorValidator
 
         array = self._description.array
+        memories = list(self._description.memories)
+        if on_chip:
+            memories[-1] = memories[-1].model_copy(update={"holds": ["weight"]})
         validator = AcceleratorValidator(
             {
                 "name": self._description.name,
-                "memories": {m.name: self._memory(m) for m in self._description.memories},
+                "memories": {m.name: self._memory(m) for m in memories},
                 "operational_array": {
                     "unit_energy": array.mac_pj,
                     "unit_area": 0.0,

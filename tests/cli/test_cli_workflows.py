@@ -86,6 +86,13 @@ def test_compare_fails_on_a_regression(capsys: pytest.CaptureFixture[str], tmp_p
     assert failed["worst_regression_pct"] == both["worst_regression_pct"]
 
 
+def test_a_table_takes_no_board_time(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path / "boards.parquet"
+    pq.write_table(pa.table({"arch": [CELL], "a": [1.0]}), table)
+    assert main(["measure", CELL, "--device", f"replay://{table}#a"]) == 0
+    assert "imported, no board time" in capsys.readouterr().err
+
+
 def test_measure_documents_every_record(capsys: pytest.CaptureFixture[str]) -> None:
     answer = call(capsys, "measure", CELL, "#6111", "--device", FAKE, "--folded")
     assert len(answer["measurements"]) == 2

@@ -11,17 +11,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
-from hwnas_sdk.core.errors import ConfigError, DataError, DeviceError
-from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.types import DeviceSpec, Origin
+from hwnas_sdk.devices.drivers._keeps_nothing import KeepsNothingSession
 from hwnas_sdk.devices.jobs import ItemResult, JobItem, JobResult, MeasureJob
-from hwnas_sdk.devices.session import Cleaned, DeviceSession
 from hwnas_sdk.devices.uri import DeviceUri
 
 
@@ -88,7 +87,7 @@ def _check_column(path: Path, names: list[str], column: str) -> list[str]:
     return ["arch", column]
 
 
-class ReplaySession(DeviceSession):
+class ReplaySession(KeepsNothingSession):
     """Answers from a table; nothing is pushed, timed or kept."""
 
     def __init__(
@@ -101,12 +100,12 @@ class ReplaySession(DeviceSession):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Serve `latency` (ms) and perhaps `energy` (mJ)."""
+        super().__init__(name)
         self.origin: Origin = "imported"
         self.needs_artifacts = False
         self._latency = latency
         self._energy = energy
         self._clock = clock
-        self._closed = False
         details: dict[str, Any] = {
             "table": latency.table,
             "column": latency.column,
@@ -147,14 +146,7 @@ class ReplaySession(DeviceSession):
         results = []
         for number, entry in enumerate(job.items, start=1):
             results.append(self._look_up(entry, wants_energy=job.settings.energy))
-            on_event(
-                Event(
-                    f"measure {self.spec.name}",
-                    done=number,
-                    total=len(job.items),
-                    data={"event": "finished", "item": entry.item, "job": job.id},
-                )
-            )
+            self._finished("measure", job, entry, number, on_event)
         return JobResult(
             job_id=job.id,
             items=tuple(results),
@@ -166,27 +158,6 @@ class ReplaySession(DeviceSession):
                 "measured_at": self._clock.now().isoformat(timespec="milliseconds"),
             },
         )
-
-    def recover(self, job: MeasureJob, *, on_event: EventSink = ignore) -> JobResult | None:
-        """Nothing is kept, so nothing is known."""
-        del job, on_event
-        self._refuse_when_closed()
-        return None
-
-    def forget(self, job_id: str) -> None:
-        """Nothing is kept."""
-        del job_id
-        self._refuse_when_closed()
-
-    def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
-        """Nothing is pushed."""
-        del keep, journals
-        self._refuse_when_closed()
-        return Cleaned(files=0, bytes=0)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-        self._closed = True
 
     def _look_up(self, entry: JobItem, *, wants_energy: bool) -> ItemResult:
         source = self._latency
@@ -207,15 +178,6 @@ class ReplaySession(DeviceSession):
             energy_mj=energy_mj,
             energy_reason=reason,
         )
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self.spec.name!r} is closed",
-                device_id=self.spec.name,
-                code="session_closed",
-                hint="open a new one",
-            )
 
 
 def open_replay(uri: DeviceUri, *, name: str) -> ReplaySession:

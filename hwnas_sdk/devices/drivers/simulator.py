@@ -10,19 +10,18 @@ scope. Origin is "simulated"; what was modelled how stands in every record.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, get_args
 
 from hwnas_sdk import _resources
 from hwnas_sdk.core.clock import SYSTEM_CLOCK, Clock
-from hwnas_sdk.core.errors import ConfigError, DeviceError, ExportError, SpaceError
-from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.errors import ConfigError, ExportError, SpaceError
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.ids import content_id
 from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.types import Architecture, DeviceSpec, Origin
+from hwnas_sdk.devices.drivers._keeps_nothing import KeepsNothingSession
 from hwnas_sdk.devices.jobs import ItemResult, JobItem, JobResult, MeasureJob
-from hwnas_sdk.devices.session import Cleaned, DeviceSession
 from hwnas_sdk.devices.uri import DeviceUri
 from hwnas_sdk.simulators.description import (
     SHIPPED,
@@ -35,7 +34,7 @@ from hwnas_sdk.simulators.workload import Pooling
 from hwnas_sdk.spaces import get_space
 
 
-class SimulatorSession(DeviceSession):
+class SimulatorSession(KeepsNothingSession):
     """Costs the layer graphs of a job's networks; nothing is exported, pushed, timed or kept."""
 
     def __init__(
@@ -48,12 +47,12 @@ class SimulatorSession(DeviceSession):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Serve `simulator`; `dataset` sets the networks' input, None is their space's default."""
+        super().__init__(name)
         self.origin: Origin = "simulated"
         self.needs_artifacts = False
         self._simulator = simulator
         self._dataset = dataset
         self._clock = clock
-        self._closed = False
         description = simulator.description
         facts = {**simulator.facts(), "dataset": dataset or "default"}
         self.spec = DeviceSpec(
@@ -89,14 +88,7 @@ class SimulatorSession(DeviceSession):
         results = []
         for number, entry in enumerate(job.items, start=1):
             results.append(self._cost(entry, batch=job.settings.batch))
-            on_event(
-                Event(
-                    f"simulate {self.spec.name}",
-                    done=number,
-                    total=len(job.items),
-                    data={"event": "finished", "item": entry.item, "job": job.id},
-                )
-            )
+            self._finished("simulate", job, entry, number, on_event)
         return JobResult(
             job_id=job.id,
             items=tuple(results),
@@ -108,27 +100,6 @@ class SimulatorSession(DeviceSession):
                 "measured_at": self._clock.now().isoformat(timespec="milliseconds"),
             },
         )
-
-    def recover(self, job: MeasureJob, *, on_event: EventSink = ignore) -> JobResult | None:
-        """Nothing is kept, so nothing is known."""
-        del job, on_event
-        self._refuse_when_closed()
-        return None
-
-    def forget(self, job_id: str) -> None:
-        """Nothing is kept."""
-        del job_id
-        self._refuse_when_closed()
-
-    def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
-        """Nothing is pushed."""
-        del keep, journals
-        self._refuse_when_closed()
-        return Cleaned(files=0, bytes=0)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-        self._closed = True
 
     def _cost(self, entry: JobItem, *, batch: int) -> ItemResult:
         if batch != 1:
@@ -162,15 +133,6 @@ class SimulatorSession(DeviceSession):
         architecture = Architecture.of_id(entry.arch_id)
         space = get_space(architecture.space)
         return space.layers(architecture, dataset=self._dataset, folded=entry.folded)
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self.spec.name!r} is closed",
-                device_id=self.spec.name,
-                code="session_closed",
-                hint="open a new one",
-            )
 
 
 def open_simulator(uri: DeviceUri, *, name: str) -> SimulatorSession:

@@ -16,7 +16,6 @@ import math
 import socket
 import time
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import numpy as np
@@ -30,9 +29,9 @@ from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.ids import content_id
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Artifact, DeviceSpec, MachineKind, Origin
+from hwnas_sdk.devices.drivers._keeps_nothing import KeepsNothingSession
 from hwnas_sdk.devices.drivers._tvm_tunnel import Tunnel
 from hwnas_sdk.devices.jobs import Block, ItemResult, JobItem, JobResult, MeasureJob
-from hwnas_sdk.devices.session import Cleaned, DeviceSession
 from hwnas_sdk.devices.uri import DeviceUri
 
 MACHINES: Final[Mapping[str, MachineKind]] = {
@@ -49,7 +48,7 @@ _JOB_S: Final = 3600.0
 _SENTINEL = "@sentinel"
 
 
-class TvmRpcSession(DeviceSession):
+class TvmRpcSession(KeepsNothingSession):
     """Runs compiled libraries on a server of a TVM tracker."""
 
     def __init__(
@@ -71,13 +70,12 @@ class TvmRpcSession(DeviceSession):
         Raises: DeviceError "rpc_unreachable", MissingExtraError without TVM.
         """
         check_rpc("a tvm-rpc device")
+        super().__init__(name)
         self.origin: Origin = "measured"
         self.needs_artifacts = True
-        self._name = name
         self._tunnel = tunnel
         self._clock = clock
         self._lease_wait_s = lease_wait_s
-        self._closed = False
         self._where: dict[str, Any] = {"host": host, "port": port, "key": key}
         self._process = TvmProcess()
         try:
@@ -138,14 +136,7 @@ class TvmRpcSession(DeviceSession):
                 sentinel.append(self._sentinel_block(job.settings))
             for number, entry in enumerate(job.items, start=1):
                 results.append(self._item(entry, job.settings))
-                on_event(
-                    Event(
-                        f"measure {self._name}",
-                        done=number,
-                        total=len(job.items),
-                        data={"event": "finished", "item": entry.item, "job": job.id},
-                    )
-                )
+                self._finished("measure", job, entry, number, on_event)
             if sentinel:
                 sentinel.append(self._sentinel_block(job.settings))
         except BaseException:
@@ -171,26 +162,9 @@ class TvmRpcSession(DeviceSession):
             },
         )
 
-    def recover(self, job: MeasureJob, *, on_event: EventSink = ignore) -> JobResult | None:
-        """Nothing is kept on the board, so nothing is known."""
-        del job, on_event
-        self._refuse_when_closed()
-        return None
-
-    def forget(self, job_id: str) -> None:
-        """Nothing is kept."""
-        del job_id
-        self._refuse_when_closed()
-
-    def clean(self, keep: AbstractSet[str], *, journals: bool = False) -> Cleaned:
-        """The server empties its folder when a session ends."""
-        del keep, journals
-        self._refuse_when_closed()
-        return Cleaned(0, 0)
-
     def close(self) -> None:
         """End the client and the tunnel; a lease ends with them."""
-        self._closed = True
+        super().close()
         self._process.close()
         if self._tunnel is not None:
             self._tunnel.close()
@@ -347,15 +321,6 @@ class TvmRpcSession(DeviceSession):
                 hint=exc.hint,
                 retryable=exc.retryable,
             ) from exc
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self._name!r} is closed",
-                device_id=self._name,
-                code="session_closed",
-                hint="open a new one",
-            )
 
 
 def matches(output: list[float | None], expected: tuple[float, ...] | None) -> bool | None:

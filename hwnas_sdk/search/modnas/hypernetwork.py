@@ -129,7 +129,7 @@ class MetaHypernetwork(nn.Module):
         return self._shaped(torch.cat(parts, dim=2))
 
     def _shaped(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(2, self.mask.shape).masked_fill(~self.mask, -torch.inf)
+        return flat.reshape(*flat.shape[:2], *self.mask.shape).masked_fill(~self.mask, -torch.inf)
 
     def _rows_of(self, table: Tensor, weight: Tensor) -> Tensor:
         """Rows for a preference weight in [0, 1], (T, rows, w), (T, n) -> (T, n, w)."""

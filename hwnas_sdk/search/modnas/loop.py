@@ -251,7 +251,7 @@ class _Search:
         choices = decide(
             logits.flatten(0, 1), plan.estimator, temperature=temperature, generator=self.generator
         )
-        return choices.unflatten(0, logits.shape[:2]), preferences
+        return choices.reshape(logits.shape), preferences
 
     def _lower_level(self) -> None:
         with torch.no_grad():

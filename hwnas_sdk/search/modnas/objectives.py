@@ -86,7 +86,7 @@ def differentiable(
         `LARGEST_TABLE` genotypes.
     """
     if int(np.prod(sizes, dtype=np.float64)) > LARGEST_TABLE:
-        return lambda choices: Evaluated.apply(choices, predict, sizes)  # type: ignore[no-any-return, no-untyped-call]
+        return lambda choices: Evaluated.apply(choices, predict, sizes)  # type: ignore[no-untyped-call]
     table = tabulated(predict, sizes)
     return lambda choices: multilinear(table, choices)
 

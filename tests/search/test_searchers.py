@@ -11,6 +11,7 @@ from toy_search import TinySpace, conv_cost, normalised_hv
 
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.search.base import relative_excess
+from hwnas_sdk.search.exhaustive import ExhaustiveSearcher
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
@@ -29,6 +30,21 @@ class TestRandom(SearcherConformance):
     @pytest.fixture
     def make(self):
         return lambda space, seed: RandomSearcher(space, seed=seed)
+
+
+class TestExhaustive(SearcherConformance):
+    @pytest.fixture
+    def make(self):
+        return lambda space, seed: ExhaustiveSearcher(space, seed=seed)
+
+
+def test_exhaustive_asks_everything_once(space):
+    searcher = ExhaustiveSearcher(space, seed=3)
+    result = search(space, conv_cost, searcher, 20, n_per_generation=2000)
+    live = space.all_genotypes()[space.live_mask()]
+    assert result.n_evaluations == len(live) == len(np.unique(result.evaluated.genotypes, axis=0))
+    assert normalised_hv(space, result.front.values) == pytest.approx(1.0)
+    assert len(searcher.ask(5)) == 0
 
 
 @pytest.fixture(scope="module")

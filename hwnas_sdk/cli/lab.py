@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 SETTINGS = ("quick", "standard", "publication", "fixed")
-METHODS = ("auto", "nsga2", "random")
+METHODS = ("auto", "nsga2", "random", "lemonade", "local-search", "mo-rea", "ofa")
 RUNTIMES = ("ort", "tvm")
 
 
@@ -78,7 +78,9 @@ def search_options(function: FC) -> FC:
                 type=click.Choice(METHODS),
                 default="auto",
                 show_default=True,
-                help="Search method; auto is the best one of this version (nsga2).",
+                help="Search method; auto is the best one of this version (nsga2). lemonade, "
+                "local-search, mo-rea (regularised evolution), ofa (evolution per latency bound) "
+                "and random are there to compare with.",
             ),
             click.option(
                 "--objectives",

@@ -16,16 +16,17 @@ from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
 from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.search.base import Searcher, relative_excess
-from hwnas_sdk.search.nsga2 import Nsga2Searcher
-from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
+from hwnas_sdk.workflows.searchers import SEARCHERS, Predict, Task
 
 AUTO = "nsga2"
 """What ``auto`` stands for in this version."""
+
+METHODS = ("auto", *SEARCHERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +34,10 @@ class SearchPlan:
     """What a search was asked for.
 
     Attributes:
-        method: auto, nsga2 or random.
+        method: auto or one of `SEARCHERS`.
         objectives: two or three of error, latency, energy, memory, the first two always.
         candidates: how many networks to propose.
-        population, generations: of the evolution; random scores as many networks.
+        population, generations: every method scores as many networks as their product.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
     """
 
@@ -55,9 +56,9 @@ class SearchPlan:
 
         Raises: ConfigError.
         """
-        if self.method not in ("auto", "nsga2", "random"):
+        if self.method not in METHODS:
             raise ConfigError(
-                f"unknown search method {self.method!r}", hint="one of auto, nsga2, random"
+                f"unknown search method {self.method!r}", hint=f"one of {', '.join(METHODS)}"
             )
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown or len(set(self.objectives)) != len(self.objectives):
@@ -86,13 +87,16 @@ class SearchPlan:
         """The space to search."""
         return get_space(self.space)
 
-    def make_searcher(self, space: SearchSpace, *, seed: int) -> Searcher:
+    def make_searcher(self, space: SearchSpace, *, seed: int, predict: Predict) -> Searcher:
         """Fresh searcher of the chosen method."""
-        method = AUTO if self.method == "auto" else self.method
-        m = len(self.objectives)
-        if method == "random":
-            return RandomSearcher(space, seed=seed, n_objectives=m)
-        return Nsga2Searcher(space, population=self.population, seed=seed, n_objectives=m)
+        task = Task(
+            space=space,
+            objectives=self.objectives,
+            population=self.population,
+            seed=seed,
+            predict=predict,
+        )
+        return SEARCHERS[AUTO if self.method == "auto" else self.method](task)
 
 
 def search_front(
@@ -127,7 +131,7 @@ def search_front(
     result = search(
         space,
         score,
-        plan.make_searcher(space, seed=seed),
+        plan.make_searcher(space, seed=seed, predict=lambda g, names: beliefs.predict(g, names)[0]),
         plan.generations,
         n_per_generation=plan.population,
         violation=violation if limited else None,

@@ -7,15 +7,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-from hwnas_sdk.core.errors import ModelError  # noqa: E402
-from hwnas_sdk.predictors.metrics import spearman  # noqa: E402
-from hwnas_sdk.predictors.neural.own_device import BrpNasModel, GatesModel  # noqa: E402
-from hwnas_sdk.search.nsga2 import Nsga2Searcher  # noqa: E402
-from hwnas_sdk.search.run import search  # noqa: E402
-from hwnas_sdk.spaces import get_space  # noqa: E402
-from hwnas_sdk.testing.predictor import invented_cells, invented_values  # noqa: E402
-from hwnas_sdk.workflows import baseline_scores  # noqa: E402
-from hwnas_sdk.workflows.baseline_scores import FIT_SCORES  # noqa: E402
+from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors.metrics import spearman
+from hwnas_sdk.predictors.neural.own_device import BrpNasModel, GatesModel
+from hwnas_sdk.search.nsga2 import Nsga2Searcher
+from hwnas_sdk.search.run import search
+from hwnas_sdk.spaces import get_space
+from hwnas_sdk.testing.predictor import invented_cells, invented_values
+from hwnas_sdk.workflows import baseline_scores
+from hwnas_sdk.workflows.baseline_scores import FIT_SCORES
 
 
 @pytest.fixture

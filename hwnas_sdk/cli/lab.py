@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 SETTINGS = ("quick", "standard", "publication", "fixed")
-METHODS = ("auto", "modnas", "nsga2", "random")
+METHODS = (
+    "auto", "modnas", "nsga2", "random", "lemonade", "local-search", "mo-rea", "ofa",
+)  # fmt: skip
 RUNTIMES = ("ort", "tvm")
 
 
@@ -80,7 +82,8 @@ def search_options(function: FC) -> FC:
                 default="auto",
                 show_default=True,
                 help="auto scores a small space as a whole, evolves in a large one; modnas asks a "
-                "trained hypernetwork and searches nothing.",
+                "trained hypernetwork and searches nothing. lemonade, local-search, mo-rea (regularised "
+                "evolution), ofa (evolution per latency bound) and random are there to compare.",
             ),
             click.option(
                 "--hypernetwork",

@@ -19,15 +19,14 @@ from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
 from hwnas_sdk.predictors.encodings import executed_cells, structural_features
 from hwnas_sdk.search.base import Searcher, relative_excess
 from hwnas_sdk.search.exhaustive import LARGEST_SPACE, ExhaustiveSearcher
-from hwnas_sdk.search.nsga2 import Nsga2Searcher
-from hwnas_sdk.search.random import RandomSearcher
 from hwnas_sdk.search.run import search
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
+from hwnas_sdk.workflows.searchers import SEARCHERS, Predict, Task
 
-METHODS = ("auto", "modnas", "nsga2", "random")
+METHODS = ("auto", "modnas", *SEARCHERS)
 _PROPOSALS_PER_CANDIDATE = 4
 """A hypernetwork's proposals may exceed a limit or repeat a function."""
 _CHUNK = 2_000
@@ -39,12 +38,12 @@ class SearchPlan:
     """What a search was asked for.
 
     Attributes:
-        method: one of `METHODS`; "auto" predicts the whole space where it is small and
+        method: auto, modnas or one of `SEARCHERS`; "auto" predicts the whole space where it is small and
             evolves with NSGA-II where it is not, or where memory counts.
         objectives: two or three of error, latency, energy, memory, the first two always.
         hypernetwork: weights of method modnas, None for the shipped ones.
         candidates: how many networks to propose.
-        population, generations: of the evolution; random scores as many networks.
+        population, generations: every method scores as many networks as their product.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
     """
 
@@ -120,15 +119,19 @@ class SearchPlan:
         """The space to search."""
         return get_space(self.space)
 
-    def make_searcher(self, space: SearchSpace, *, seed: int) -> Searcher:
+    def make_searcher(self, space: SearchSpace, *, seed: int, predict: Predict) -> Searcher:
         """Fresh searcher of the chosen method."""
         method = self.resolved(space)
-        m = len(self.objectives)
         if method == "exhaustive":
-            return ExhaustiveSearcher(space, seed=seed, n_objectives=m)
-        if method == "random":
-            return RandomSearcher(space, seed=seed, n_objectives=m)
-        return Nsga2Searcher(space, population=self.population, seed=seed, n_objectives=m)
+            return ExhaustiveSearcher(space, seed=seed, n_objectives=len(self.objectives))
+        task = Task(
+            space=space,
+            objectives=self.objectives,
+            population=self.population,
+            seed=seed,
+            predict=predict,
+        )
+        return SEARCHERS[method](task)
 
 
 def search_front(
@@ -163,7 +166,9 @@ def search_front(
     if plan.method == "modnas":
         searcher = _hypernetwork_searcher(space, beliefs, plan, seed)
     else:
-        searcher = plan.make_searcher(space, seed=seed)
+        searcher = plan.make_searcher(
+            space, seed=seed, predict=lambda g, names: beliefs.predict(g, names)[0]
+        )
     generations, n_per_generation = plan.budget(space)
     result = search(
         space,

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hwnas_sdk.cli import lab as cli_lab
 from hwnas_sdk.cli.main import main
+from hwnas_sdk.workflows.search import METHODS
 
 FAKE = "fake://?mode=ok"
 OTHER = "|nor_conv_1x1~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
@@ -54,6 +56,9 @@ def test_profile_search_verify_report_compare(
     assert len(found["front"]) == 5
     assert set(found["front"][0]) >= {"arch", "error_pct", "latency_ms", "energy_mj", "origin"}
     assert {row["origin"] for row in found["front"]} == {"predicted"}
+    other = call(capsys, "search", "--device", FAKE, "--method", "mo-rea", "--candidates", "5")
+    assert (found["method"], other["method"]) == ("nsga2", "mo-rea")
+    assert len(other["front"]) == 5
     verdict = call(capsys, "verify", str(front), "--device", FAKE)
     assert set(verdict) >= {
         "candidates", "spearman", "kendall", "mape_pct", "hypervolume_predicted",
@@ -135,6 +140,15 @@ def test_three_objectives_and_limits(capsys: pytest.CaptureFixture[str]) -> None
     assert all(row["peak_memory_mib"] is not None for row in found["front"])
     error = call(capsys, "search", "--device", FAKE, "--max-latency-ms", "1e-9", code=6)
     assert error["error"]["code"] == "nothing_found"
+
+
+def test_search_offers_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line lists them itself, so that help needs no import of the search."""
+    assert cli_lab.METHODS == METHODS
+    for method in METHODS:
+        answer = call(capsys, "search", "--device", FAKE, "--method", method, "--dry-run")
+        assert answer["method"] == method
+    assert call(capsys, "search", "--method", "magic", code=2)["error"]
 
 
 @pytest.mark.parametrize(

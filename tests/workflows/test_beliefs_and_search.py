@@ -20,7 +20,7 @@ from hwnas_sdk.workflows.fronts import (
 )
 from hwnas_sdk.workflows.lab import Lab
 from hwnas_sdk.workflows.profile import reference_architectures
-from hwnas_sdk.workflows.search import SearchPlan, search_front
+from hwnas_sdk.workflows.search import METHODS, SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box, scaled_hypervolume
 
 SPACE = get_space("nasbench201")
@@ -173,6 +173,24 @@ def test_limits_hold_or_are_named(labels: list[Label]) -> None:
     impossible = SearchPlan(**SMALL, max_latency_ms=1e-6)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no network satisfies"):
         search_front(SPACE, beliefs, plan=impossible, device_id="x@1")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_proposes_a_front(labels: list[Label], method: str) -> None:
+    """Whatever the order of the objectives, and with a limit."""
+    beliefs = Beliefs.fit(SPACE, labels, folded=True)
+    plan = SearchPlan(
+        **SMALL,  # type: ignore[arg-type]
+        method=method,
+        objectives=("latency", "error"),
+        max_latency_ms=1.5,
+        seed=3,
+    )
+    front = search_front(SPACE, beliefs, plan=plan, device_id="x@1")
+    assert front.method == ("nsga2" if method == "auto" else method)
+    assert front.n_evaluations == 240
+    assert len({c.arch for c in front.candidates}) == 8
+    assert max(c.values["latency_ms"] for c in front.candidates) <= 1.5
 
 
 @pytest.mark.parametrize(

@@ -20,24 +20,23 @@ import os
 import sys
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch: sums in another order differ
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import SHIPPED as ACCURACY_NAME
-from hwnas_sdk.predictors.accuracy import AccuracyModel, NetworkEnsemble, to_target
+from hwnas_sdk.predictors.accuracy import AccuracyModel, to_target
 from hwnas_sdk.predictors.bayes import SHIPPED as PRIOR_NAME
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.metrics import Z_90, Agreement, agreement
+from hwnas_sdk.predictors.neural.accuracy_ensemble import train_ensemble
 from hwnas_sdk.predictors.paths import path_blocks
 from hwnas_sdk.predictors.references import REFERENCE_SETS, d_optimal_references
 from hwnas_sdk.store.tables import BenchTables, load_tables
@@ -62,7 +61,6 @@ ACCURACY_SOURCE = {
     "licence": "MIT (FreeREA); MIT (NATS-Bench)",
     "rows": "all live cells; test accuracy after 200 epochs, mean of the available seeds",
 }
-MEMBERS, HIDDEN, EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 8, (64, 64, 64), 160, 256, 4e-3, 0.1
 
 Floats = NDArray[np.float64]
 
@@ -103,52 +101,6 @@ def train_latency_prior(tables: BenchTables, out: Path) -> None:
         "devices": left_out,
     }
     prior.save(out / f"{PRIOR_NAME}.safetensors", data=LATENCY_SOURCE, metrics=metrics)
-
-
-def train_ensemble(features: Floats, error_pct: Floats, *, seed: int) -> NetworkEnsemble:
-    """Train all members at once, each with its own weights and batches.
-
-    Loss: Gaussian negative log likelihood whose terms are weighted by variance^0.5, so that the
-    mean is also learned where the data are noisy. Source: Seitzer et al., On the pitfalls of
-    heteroscedastic uncertainty estimation, ICLR 2022 (beta = 0.5).
-    """
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(mode=True)
-    target = to_target(error_pct)
-    shift, scale = float(target.mean()), float(target.std())
-    x = torch.tensor(features, dtype=torch.float32)
-    y = torch.tensor((target - shift) / scale, dtype=torch.float32)
-    sizes = (x.shape[1], *HIDDEN, 2)
-    layers = [
-        (
-            (torch.randn(MEMBERS, a, b) * (2.0 / a) ** 0.5).requires_grad_(),
-            torch.zeros(MEMBERS, 1, b, requires_grad=True),
-        )
-        for a, b in pairwise(sizes)
-    ]
-    parameters = [tensor for layer in layers for tensor in layer]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    n_steps = EPOCHS * (len(x) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, n_steps)
-    rng = child_rng(seed, "train_priors", "batches")
-    for _ in range(EPOCHS):
-        order = torch.from_numpy(np.stack([rng.permutation(len(x)) for _ in range(MEMBERS)]))
-        for start in range(0, len(x) - BATCH + 1, BATCH):
-            rows = order[:, start : start + BATCH]
-            value = x[rows]
-            for i, (weight, bias) in enumerate(layers):
-                value = torch.baddbmm(bias, torch.relu(value) if i else value, weight)
-            mean, log_variance = value[..., 0], value[..., 1].clamp(-9.0, 4.0)
-            variance = log_variance.exp()
-            loss = 0.5 * (log_variance + (y[rows] - mean) ** 2 / variance)
-            loss = (loss * variance.detach() ** 0.5).mean()
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-    fitted = tuple((w.detach().numpy().copy(), b.detach().numpy().copy()) for w, b in layers)
-    return NetworkEnsemble(fitted, shift, scale)
 
 
 def train_accuracy(tables: BenchTables, out: Path) -> None:

@@ -414,7 +414,8 @@ class RankPredictor:
                     tuple(_labels(tensors, f"{at}.{j}") for j in range(len(coarse) + 1)),
                     tuple(tensors[f"{at}.levels.{j}"] if c else None for j, c in enumerate(coarse)),
                     tensors[f"{at}.correlation"],
-                    *tensors[f"{at}.top"].tolist(),
+                    float(tensors[f"{at}.top"][0]),
+                    float(tensors[f"{at}.top"][1]),
                     tensors[f"{at}.scores"],
                 )
             seed, draws = card.settings["seed"], card.settings["draws"]

@@ -132,6 +132,7 @@ def draw_bars(
         figure, axes = new_figure(max(WIDE_IN, 0.24 * len(ways) * len(groups)), 3.8)
         axes.grid(visible=False, axis="x")
         width = 0.82 / len(ways)
+        crowded = len(ways) * len(groups) > 16
         for number, way in enumerate(ways):
             at = [i + (number - (len(ways) - 1) / 2) * width for i in range(len(groups))]
             heights = [group.get(way, np.nan) for group in groups.values()]
@@ -140,7 +141,8 @@ def draw_bars(
                 if np.isfinite(height):
                     axes.annotate(
                         f"{height:.{decimals}f}".lstrip("0"), (x, height), xytext=(0, 2),
-                        textcoords="offset points", ha="center", fontsize=6.5, rotation=90,
+                        textcoords="offset points", ha="center",
+                        fontsize=6.5 if crowded else 8, rotation=90 if crowded else 0,
                     )  # fmt: skip
         axes.set_xticks(range(len(groups)), list(groups))
         axes.margins(y=0.14)

@@ -152,15 +152,15 @@ def run_bench_rank(
             tables.device(device, metric=metric)
     if chosen.model == "network" or batch_sizes or losses:
         _torch_half()
-    once = {"independent": False, "new_platform": False}
-    loss_plans = [replace(chosen, model="network", loss=name, **once) for name in losses]
+    alone = replace(chosen, independent=False, new_platform=False)
+    loss_plans = [replace(alone, model="network", loss=name) for name in losses]
     answer = _run(RankBench(tables, chosen), on_event)
     if curve:
-        plans = [replace(chosen, train=n, **once) for n in curve]
+        plans = [replace(alone, train=n) for n in curve]
         answer["curve"] = [_row(tables, p, on_event, "train", p.train) for p in plans]
     if batch_sizes:
         # The expected rank has no batches: the sweep is about the network.
-        plans = [replace(chosen, model="network", batch_size=n, **once) for n in batch_sizes]
+        plans = [replace(alone, model="network", batch_size=n) for n in batch_sizes]
         answer["batch_sizes"] = [
             _row(tables, p, on_event, "batch_size", p.batch_size) for p in plans
         ]

@@ -58,7 +58,7 @@ def call(capsys, *argv, code=0):
 
 def test_accuracy_from_tables_and_from_a_file(capsys, tmp_path, tables, cells, error):
     path = tmp_path / "acc.safetensors"
-    short = ("--epochs", "12", "-o", str(path))
+    short = ("--epochs", "6", "-o", str(path))
     answer = call(capsys, "train", "accuracy", "--data", str(tables), *short)
     assert answer.keys() >= {"model", "metrics", "n_labels", "weights_sha256"}
     assert answer["metrics"]["kendall"] > 0.5

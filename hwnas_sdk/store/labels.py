@@ -34,7 +34,7 @@ def load_error_labels(
         raise DataError(
             f"{path.name}: needs columns arch and {_ERROR} (or {_ACCURACY}), has "
             f"{', '.join(table.column_names)}",
-            code="wrong_columns",
+            code="bad_labels",
         )
     column = _ERROR if _ERROR in names else _ACCURACY
     errors: dict[tuple[int, ...], list[float]] = {}
@@ -45,12 +45,12 @@ def load_error_labels(
         if isinstance(value, str) or not 0 <= value <= 100:
             raise DataError(
                 f"{path.name}, row {number}: {column} is {value!r}, not a percentage",
-                code="bad_value",
+                code="bad_labels",
             )
         try:
             genotype = space.decode(str(text)).genotype
         except SpaceError as exc:
-            raise DataError(f"{path.name}, row {number}: {exc}", code="bad_arch") from exc
+            raise DataError(f"{path.name}, row {number}: {exc}", code="bad_labels") from exc
         error = float(value) if column == _ERROR else 100.0 - float(value)
         errors.setdefault(tuple(genotype), []).append(error)
     genotypes = np.array(list(errors), dtype=np.int64).reshape(len(errors), space.n_decisions)
@@ -64,5 +64,5 @@ def _table(path: Path) -> pa.Table:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as exc:
         raise DataError(
-            f"cannot read {path}: {exc}", code="unreadable", hint="a .csv or .parquet file"
+            f"cannot read {path}: {exc}", code="bad_labels", hint="a .csv or .parquet file"
         ) from exc

@@ -9,6 +9,7 @@ import click
 from hwnas_sdk.cli.bench_options import (
     devices_option,
     draw_figures,
+    plots_option,
     samples_option,
     train_devices_option,
 )
@@ -63,6 +64,7 @@ _COLUMNS = (
     help="Fit anew for each device of --devices, on all others of both lists.",
 )
 @seed_option()
+@plots_option("Also draw predicted over published values, and the coverage of intervals, there.")
 @verb
 def latency(
     app: App,
@@ -76,6 +78,7 @@ def latency(
     references: str,
     leave_one_out: bool,
     seed: int,
+    plots: Path | None,
 ) -> None:
     """Predict unseen devices from a few of their latencies and compare with the whole table.
 
@@ -96,6 +99,7 @@ def latency(
         references=references,
         leave_one_out=leave_one_out,
         seed=seed,
+        plots=plots,
         on_event=app.progress,
     )
     app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

@@ -8,6 +8,7 @@ benches hold the lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -49,6 +50,13 @@ def samples_option() -> Callable[[FC], FC]:
         default=10,
         show_default=True,
         help="Measurements of the unseen device the predictor sees.",
+    )
+
+
+def plots_option(text: str) -> Callable[[FC], FC]:
+    """``--plots DIR``: pictures beside the figures."""
+    return click.option(
+        "--plots", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help=text
     )
 
 

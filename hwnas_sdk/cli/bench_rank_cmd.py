@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from hwnas_sdk.cli.bench_options import devices_option, draw_figures
+from hwnas_sdk.cli.bench_options import devices_option, draw_figures, plots_option
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.options import data_option, verb
+from hwnas_sdk.cli.options import data_option, names, verb
 
 # Those of workflows.rank_protocol, which is too heavy to import for help; a test compares them.
 MODELS = ("posterior", "network")
@@ -99,6 +99,13 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     metavar="N,N,..",
     help="Also train the network with these batch sizes.",
 )
+@click.option(
+    "--losses",
+    callback=names,
+    metavar="A,B,..",
+    help="Also train the network with these losses.",
+)
+@plots_option("Also draw bars per device and per way of ranking, and a line per sweep, there.")
 @verb
 def rank(
     app: App,
@@ -115,6 +122,8 @@ def rank(
     new_platform: bool,
     curve: tuple[int, ...],
     batch_sizes: tuple[int, ...],
+    losses: tuple[str, ...] | None,
+    plots: Path | None,
 ) -> None:
     """Learn a score from a few labels and compare it with the Pareto ranks of the whole table.
 
@@ -141,5 +150,13 @@ def rank(
         independent=against == "independent",
         new_platform=new_platform,
     )
-    answer = run_bench_rank(data, plan, curve=curve, batch_sizes=batch_sizes, on_event=app.progress)
+    answer = run_bench_rank(
+        data,
+        plan,
+        curve=curve,
+        batch_sizes=batch_sizes,
+        losses=losses or (),
+        plots=plots,
+        on_event=app.progress,
+    )
     app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

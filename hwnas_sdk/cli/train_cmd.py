@@ -7,6 +7,9 @@ import click
 from hwnas_sdk.cli.lazy import LazyGroup, LazyVerb
 
 VERBS = {
+    "accuracy": LazyVerb(
+        "train_accuracy_cmd:accuracy", "Predicts the error of a trained architecture."
+    ),
     "meta": LazyVerb("train_meta_cmd:meta", "Predicts any device from ten of its latencies."),
     "hypernetwork": LazyVerb(
         "train_hypernetwork_cmd:hypernetwork", "Proposes networks for any device (MODNAS)."

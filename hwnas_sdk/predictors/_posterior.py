@@ -17,6 +17,7 @@ from scipy import linalg
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 _NEGLIGIBLE: Final = 1e-4  # posterior probability below which a grid point is dropped
 _LEAST_ROWS: Final = 5  # with fewer rows nothing tells an outlier from a device unlike the others
@@ -154,6 +155,7 @@ def condition(
     settings: PriorSettings,
     log_noise: tuple[float, float],
     log_factor: Floats | None = None,
+    foldable: Bools | None = None,
 ) -> Posterior:
     """Posterior of the weights around the prior mean, averaged over the grid and outliers.
 
@@ -164,8 +166,11 @@ def condition(
         settings: the grid.
         log_noise: mean and sd of the prior of the log noise.
         log_factor: log of how much noisier than the device's own noise each row is, (k,).
+        foldable: rows whose network has operators a converter may remove, (k,); these can be
+            outliers on the fast side too.
     """
     wider = np.zeros(len(x)) if log_factor is None else log_factor
+    either_side = np.zeros(len(x), dtype=np.bool_) if foldable is None else foldable
     everything = np.arange(len(x))
 
     def suppose(kept: Indices) -> _Hypothesis:
@@ -183,7 +188,8 @@ def condition(
     if settings.outlier_rate > 0 and len(x) >= _LEAST_ROWS:
         best = hypotheses[0]
         for _ in range(_MOST_ONE_BY_ONE):
-            more = [suppose(kept) for kept in _proposals(best, parts, x, residual, settings)]
+            suspects = _proposals(best, parts, x, residual, settings, either_side)
+            more = [suppose(kept) for kept in suspects]
             hypotheses += more
             better = max(more, key=lambda h: h.log_evidence, default=best)
             if better.log_evidence <= best.log_evidence:
@@ -238,6 +244,7 @@ def _proposals(
     x: Floats,
     residual: Floats,
     settings: PriorSettings,
+    either_side: Bools,
 ) -> list[Indices]:
     """Rows to keep if one more of them (or, of many, all clear ones) were outliers."""
     if best.rows_given:
@@ -245,6 +252,7 @@ def _proposals(
     else:
         shift, _, noise = _mixture([best], [best.probability()], parts, settings)
         deviation = (residual[best.kept] - x[best.kept] @ shift) / np.sqrt(noise)
+    deviation = np.where(either_side[best.kept], np.abs(deviation), deviation)
     if len(best.kept) > _FEW_ROWS:
         clear = deviation > _CLEAR_SD
         return [best.kept[~clear]] if clear.any() else []

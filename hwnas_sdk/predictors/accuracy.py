@@ -91,10 +91,14 @@ class NetworkEnsemble:
 
 @dataclass(frozen=True)
 class AccuracyModel:
-    """Predicts error_pct; `card` says what a shipped model learned from (None: the caller's)."""
+    """Predicts error_pct; `card` says what a shipped model learned from (None: the caller's).
+
+    `dead_error_pct` is the error of guessing, which no architecture exceeds.
+    """
 
     regressor: Regressor
     card: Card | None = None
+    dead_error_pct: float = DEAD_ERROR_PCT
 
     @classmethod
     def fit(cls, genotypes: NDArray[np.integer], error_pct: ArrayLike) -> AccuracyModel:
@@ -122,12 +126,12 @@ class AccuracyModel:
         """
         genes = np.asarray(genotypes, dtype=np.int64)
         live = live_edges(genes).any(axis=1)
-        mean, sd = np.full(len(genes), DEAD_ERROR_PCT), np.zeros(len(genes))
+        mean, sd = np.full(len(genes), self.dead_error_pct), np.zeros(len(genes))
         if live.any():
             target, target_sd = self.regressor.predict(path_blocks(genes[live]))
-            error = -1.0 / np.minimum(target, -1.0 / DEAD_ERROR_PCT)
+            error = -1.0 / np.minimum(target, -1.0 / self.dead_error_pct)
             mean[live] = error
-            sd[live] = np.minimum(target_sd * error**2, DEAD_ERROR_PCT)  # d(error) / d(target)
+            sd[live] = np.minimum(target_sd * error**2, self.dead_error_pct)  # d(error) / d(target)
         return Prediction(mean, sd)
 
     def save(self, path: Path, *, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> Card:
@@ -144,6 +148,11 @@ class AccuracyModel:
             schema=SCHEMA,
             data=data,
             metrics=metrics,
+            settings=(
+                {}
+                if self.dead_error_pct == DEAD_ERROR_PCT
+                else {"dead_error_pct": self.dead_error_pct}
+            ),
         )
         return save_model(path, self.regressor.tensors(), card)
 
@@ -152,8 +161,9 @@ class AccuracyModel:
         """Read weights. Raises: ModelError for another kind, space, schema or a damaged file."""
         tensors, card = load_model(path, kind=KIND, space="nasbench201", schema=SCHEMA)
         try:
-            return cls(NetworkEnsemble.from_tensors(tensors), card)
-        except (KeyError, ValueError) as exc:
+            dead_error_pct = float(card.settings.get("dead_error_pct", DEAD_ERROR_PCT))
+            return cls(NetworkEnsemble.from_tensors(tensors), card, dead_error_pct)
+        except (KeyError, TypeError, ValueError) as exc:
             raise ModelError(f"{path.name}: incomplete accuracy weights: {exc}") from exc
 
     @classmethod

@@ -12,8 +12,8 @@ among the 13 training devices (docs/design.md). How much noise the device has, h
 from the known ones (t) and how much it deviates on its own (b) is not fixed but integrated over a
 grid, weighted by the marginal likelihood of its measurements times a prior. The noise prior is that
 of the known devices whose references look alike, and wide for a device unlike all of them. Noise is
-relative: timing scatter grows with the time. Disturbed measurements are averaged out, see
-`_posterior`.
+relative: timing scatter grows with the time. Disturbed measurements, and networks from which a
+converter removed dead operators, are averaged out, see `_posterior`.
 
 The grid mixture is kept as one weight mean and covariance, which are exact for the mean and the
 variance of every prediction.
@@ -201,7 +201,8 @@ class LatencyPrior:
         # lie on either side: the evidence decides between scales (it has one factor s per row).
         ratios = np.log(y / self.typical(x))
         scales = np.exp(np.quantile(ratios, _SCALE_QUANTILES))  # the middle one first
-        answers = [self._at_scale(x, y, known, float(scale)) for scale in scales]
+        foldable = np.asarray(features)[:, FEATURE_NAMES.index("dead_edges")] > 0
+        answers = [self._at_scale(x, y, known, foldable, float(scale)) for scale in scales]
         evidence = np.array([answer.log_evidence for answer in answers]) - len(y) * np.log(scales)
         evidence[0] += _CLEARLY_BETTER
         best = int(np.argmax(evidence))
@@ -216,8 +217,10 @@ class LatencyPrior:
             posterior.outlier_probability,
         )
 
-    def _at_scale(self, x: Floats, y: Floats, rel_sd: Floats, scale: float) -> Posterior:
-        """Posterior with `scale` as the unit. Shapes: x (k, F), y and rel_sd (k,)."""
+    def _at_scale(
+        self, x: Floats, y: Floats, rel_sd: Floats, foldable: Bools, scale: float
+    ) -> Posterior:
+        """Posterior with `scale` as the unit. Shapes: x (k, F), the others (k,)."""
         typical = self.typical(x)
         log_noise = self.noise_prior(x, y / scale / typical)
         # Exact at the prior's median noise, an approximation at the other grid points.
@@ -231,6 +234,7 @@ class LatencyPrior:
             settings=self.settings,
             log_noise=log_noise,
             log_factor=np.log(factor),
+            foldable=foldable,
         )
 
     def noise_prior(self, standardised: Floats, relative: Floats) -> tuple[float, float]:

@@ -6,7 +6,8 @@ objectives of all architectures are sorted into fronts, and the front numbers ar
 the score with the least expected squared error of the rank. Sorting the two *predicted means* into
 fronts, as two independent predictors do, takes a lucky prediction for a front member, and it does
 not see that a coarse clock puts many architectures on one value; `independent_ranks` does so, to
-compare.
+compare. At the very top it is better: the first fronts of the means are spread over all costs,
+where expected ranks crowd at some. So these come first, as a shortlist.
 
 Differs from the paper (HW-PR-NAS): the score is derived from the posterior instead of being the
 output of a network trained on the ranks of small batches. The paper's network is
@@ -38,14 +39,16 @@ from hwnas_sdk.spaces.base import Genotypes, SearchSpace
 Floats = NDArray[np.float64]
 
 KIND: Final = "rank"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 DRAWS: Final = 64
 _MIN_LABELS: Final = 10
 # With at least this share of repeated values, costs were read off a coarse clock.
 _COARSE: Final = 0.5
-# Members of the population that are ordered without the clock's rounding. Rounded, a whole level of
-# the clock outranks the next, and the best scores crowd on the fastest levels.
-_SHORTLIST: Final = 200
+# The first fronts of the predicted means that hold this share of the population come first.
+_SHORTLIST: Final = 0.01
+# On a coarse clock: share of the unrounded draws in the expected rank. Among all architectures a
+# level of the clock outranks the next; among a few there are no levels. This orders both.
+_FINE_SHARE: Final = 0.25
 _CHUNK: Final = 4_000_000  # comparisons at once
 
 
@@ -94,13 +97,15 @@ class Platform:
         objectives: labels of the error (log scale of its own) and of each cost.
         levels: per cost, the values a coarse clock showed; None for a fine one.
         correlation: of what the objectives' processes leave unexplained, (m, m).
-        shortlist: largest expected rank, the coarse clock left out, that is on the shortlist.
+        stretch: mean expected rank over that of unrounded draws, 1 without a coarse clock.
+        shortlist: last front of the predicted means that is on the shortlist.
         scores: of the population, (N,); empty until they are known.
     """
 
     objectives: tuple[Labels, ...]
     levels: tuple[Floats | None, ...]
     correlation: Floats
+    stretch: float
     shortlist: float
     scores: Floats
 
@@ -109,11 +114,16 @@ class Platform:
         """Whether any cost was read off a coarse clock."""
         return any(levels is not None for levels in self.levels)
 
-    def score(self, coarse: Floats, fine: Floats) -> Floats:
-        """Score of expected ranks with and without the coarse clock, (n,), (n,) -> (n,)."""
+    def expected(self, rounded: Floats, fine: Floats) -> Floats:
+        """Expected rank from those of rounded and of unrounded draws, (n,), (n,) -> (n,)."""
         if not self.coarse:
-            return -fine
-        return np.where(fine <= self.shortlist, 1.0 / (1.0 + fine), -coarse)
+            return fine
+        return (1.0 - _FINE_SHARE) * rounded + _FINE_SHARE * self.stretch * fine
+
+    def score(self, expected: Floats, fronts: Floats) -> Floats:
+        """Score of expected ranks and of fronts of the predicted means, (n,), (n,) -> (n,)."""
+        within = expected / (1.0 + expected)  # in [0, 1): orders the members of a front
+        return np.where(fronts <= self.shortlist, 1.0 / (1.0 + fronts + within), -expected)
 
 
 @dataclass(frozen=True)
@@ -203,14 +213,24 @@ class RankPredictor:
             distinct = np.unique(target)
             levels.append(distinct if len(distinct) <= _COARSE * len(target) else None)
         correlation = self._correlation(learned[1:])
-        platform = Platform(tuple(learned), tuple(levels), correlation, 0.0, np.zeros(0))
-        coarse = fine = np.zeros(len(population_of(self.space)))
-        for points in self._population_draws(platform):
-            fine = fine + pareto.ranks(points)
-            if platform.coarse:
-                coarse = coarse + pareto.ranks(_snapped(platform, points))
-        platform = _scored(platform, coarse / self.draws, fine / self.draws)
+        platform = Platform(tuple(learned), tuple(levels), correlation, 1.0, 0.0, np.zeros(0))
+        platform = self._ranked(platform)
         return replace(self, by_platform={**self.by_platform, name: platform})
+
+    def _ranked(self, platform: Platform) -> Platform:
+        """The platform with what is known once the whole population is ranked."""
+        means, sds = self._of_population(platform)
+        rounded, fine = np.zeros(len(means)), np.zeros(len(means))
+        for points in self._draws(platform, means, sds):
+            fine += pareto.ranks(points) / self.draws
+            if platform.coarse:
+                rounded += pareto.ranks(_snapped(platform, points)) / self.draws
+        fronts = pareto.ranks(means).astype(np.float64)
+        last = np.quantile(fronts, _SHORTLIST, method="higher")
+        stretch = float(rounded.mean() / fine.mean()) if platform.coarse and fine.any() else 1.0
+        platform = replace(platform, stretch=stretch, shortlist=float(last))
+        scores = platform.score(platform.expected(rounded, fine), fronts)
+        return replace(platform, scores=scores)
 
     def _with_errors(
         self, genes: Genotypes, error_pct: ArrayLike | None, live: NDArray[np.bool_]
@@ -261,10 +281,10 @@ class RankPredictor:
         return tuple(self.by_platform)
 
     def score(self, genotypes: NDArray[np.integer], platform: str) -> Floats:
-        """Minus the expected Pareto rank among the population of the space, 0 = surely first.
+        """Minus the expected Pareto rank among the population of the space.
 
-        On a platform with a coarse clock the shortlist, the architectures with the best expected
-        ranks before rounding, comes first with scores 1 / (1 + that rank), in (0, 1].
+        The shortlist, the first fronts of the predicted means, comes before all others with scores
+        in (0, 1], ordered by front and then by expected rank.
 
         The population (every live architecture of a small space) was ranked when the platform was
         learned and is looked up; others are compared with it. Dead architectures score lower than
@@ -299,31 +319,36 @@ class RankPredictor:
         ranks: Floats = pareto.ranks(means).astype(np.float64)
         return ranks
 
-    def _population_draws(self, platform: Platform) -> Iterator[Floats]:
-        """Joint draws of the population's objectives, (N, m) each, costs not rounded."""
+    def _of_population(self, platform: Platform) -> tuple[Floats, Floats]:
+        """Means and sds of the population's objectives, (N, m) each, costs not rounded."""
         population = population_of(self.space)
-        means, sds = self._posterior(platform, population.error_blocks, population.cost_blocks)
+        return self._posterior(platform, population.error_blocks, population.cost_blocks)
+
+    def _draws(self, platform: Platform, means: Floats, sds: Floats) -> Iterator[Floats]:
+        """Joint draws of the population's objectives, (N, m) each, costs not rounded."""
         root = np.linalg.cholesky(platform.correlation)
         rng = child_rng(self.seed, "rank draws")  # the same for every platform: paired
         for _ in range(self.draws):
             yield means + sds * (rng.normal(size=means.shape) @ root.T)
 
     def _score_others(self, genes: Genotypes, platform: Platform) -> Floats:
-        """Expected rank an architecture would have if it joined the population, negated."""
+        """Score an architecture would have if it joined the population."""
         means, sds = self._posterior(
             platform, error_blocks(self.space, genes), cost_blocks(self.space, genes)
         )
+        population = self._of_population(platform)
         root = np.linalg.cholesky(platform.correlation)
         # One own draw per population draw, shared by all: a score depends on nothing else asked.
         own = child_rng(self.seed, "rank draws", "others").normal(size=(self.draws, means.shape[1]))
-        coarse = fine = np.zeros(len(genes))
-        for points, z in zip(self._population_draws(platform), own, strict=True):
+        rounded, fine = np.zeros(len(genes)), np.zeros(len(genes))
+        for points, z in zip(self._draws(platform, *population), own, strict=True):
             mine = means + sds * (root @ z)
-            fine = fine + ranks_among(mine, points)
+            fine += ranks_among(mine, points) / self.draws
             if platform.coarse:
-                rounded = _snapped(platform, mine), _snapped(platform, points)
-                coarse = coarse + ranks_among(*rounded)
-        return platform.score(coarse / self.draws, fine / self.draws)
+                snapped = _snapped(platform, mine), _snapped(platform, points)
+                rounded += ranks_among(*snapped) / self.draws
+        expected = platform.expected(rounded, fine)
+        return platform.score(expected, ranks_among(means, population[0]))
 
     def _posterior(
         self, platform: Platform, errors: Blocks, costs: Blocks
@@ -360,7 +385,7 @@ class RankPredictor:
                 if levels is not None:
                     tensors[f"{at}.levels.{j}"] = levels
             tensors[f"{at}.correlation"] = platform.correlation
-            tensors[f"{at}.shortlist"] = np.array([platform.shortlist])
+            tensors[f"{at}.top"] = np.array([platform.stretch, platform.shortlist])
             tensors[f"{at}.scores"] = platform.scores
             coarse = [levels is not None for levels in platform.levels]
             described[name] = {"number": i, "coarse": coarse}
@@ -389,7 +414,8 @@ class RankPredictor:
                     tuple(_labels(tensors, f"{at}.{j}") for j in range(len(coarse) + 1)),
                     tuple(tensors[f"{at}.levels.{j}"] if c else None for j, c in enumerate(coarse)),
                     tensors[f"{at}.correlation"],
-                    float(tensors[f"{at}.shortlist"][0]),
+                    float(tensors[f"{at}.top"][0]),
+                    float(tensors[f"{at}.top"][1]),
                     tensors[f"{at}.scores"],
                 )
             seed, draws = card.settings["seed"], card.settings["draws"]
@@ -397,13 +423,6 @@ class RankPredictor:
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path.name}: incomplete rank predictor: {exc}") from exc
         return cls(get_space(space), error, platforms, seed, draws, card)
-
-
-def _scored(platform: Platform, coarse: Floats, fine: Floats) -> Platform:
-    """The platform with the scores of the population, (N,), (N,) expected ranks."""
-    shortlist = float(np.sort(fine)[min(_SHORTLIST, len(fine)) - 1])
-    platform = replace(platform, shortlist=shortlist)
-    return replace(platform, scores=platform.score(coarse, fine))
 
 
 def _snapped(platform: Platform, points: Floats) -> Floats:

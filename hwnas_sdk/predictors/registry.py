@@ -39,6 +39,11 @@ TRANSFER_MODELS: Final[dict[str, ModelEntry]] = {
     "bayes": ModelEntry(
         "bayes_transfer:BayesModel", "hierarchical Bayesian transfer", states_sd=True
     ),
+    "stack": ModelEntry(
+        "stacked:StackedModel",
+        "bayes and linear-transfer, mixed with a weight learned on the known devices",
+        states_sd=True,
+    ),
     "meta": ModelEntry("neural.meta:MetaPredictor", "one network told the device (MODNAS)"),
     "help": ModelEntry("neural.help:HelpPredictor", "a network tuned to the device (HELP)"),
     "flops": ModelEntry("baselines:FlopsModel", "multiply-accumulates, scaled"),

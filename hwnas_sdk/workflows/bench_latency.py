@@ -27,6 +27,7 @@ from hwnas_sdk.predictors.metrics import agreement, kendall
 from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
 from hwnas_sdk.predictors.registry import model_names, transfer_model
 from hwnas_sdk.predictors.transfer import TransferModel
+from hwnas_sdk.report.predictor_plots import Predicted, draw_calibration, draw_predictions
 from hwnas_sdk.store.tables import BenchTables, load_tables
 
 Floats = NDArray[np.float64]
@@ -44,6 +45,7 @@ class _Bench:
     tables: BenchTables
     features: Floats  # (n, F)
     columns: dict[str, Floats]  # every device of the metric, (n,), NaN = not measured
+    metric: str
     samples: int
     model: str
     references: str
@@ -58,6 +60,15 @@ class _Fitted:
     prior: LatencyPrior | None  # None for references that need no design
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """One device, judged."""
+
+    answer: dict[str, Any]
+    predicted: Predicted
+    seconds: float  # spent adapting and predicting all rows
+
+
 def run_bench_latency(
     data_dirs: Sequence[Path],
     *,
@@ -69,6 +80,7 @@ def run_bench_latency(
     references: str = "ours",
     leave_one_out: bool = False,
     seed: int = 0,
+    plots: Path | None = None,
     on_event: EventSink = ignore,
 ) -> dict[str, Any]:
     """Predict each device of `devices` from `samples` of its values; compare with its column.
@@ -86,6 +98,8 @@ def run_bench_latency(
         leave_one_out: each device of `devices` is left out in turn, and all the others of
             `devices` and `train_devices` are known.
         seed: for random references, and of models that draw.
+        plots: folder for pictures (PNG), None for none: predicted over published values, and, of
+            a model that states a standard deviation, observed over nominal coverage.
         on_event: told after each device.
 
     Returns the JSON document of the contract. Per device also `noise_rel` (estimated relative
@@ -106,6 +120,7 @@ def run_bench_latency(
         tables=tables,
         features=structural_features(tables.genotypes),
         columns=tables.metric(metric),
+        metric=metric,
         samples=samples,
         model=model,
         references=references,
@@ -114,6 +129,7 @@ def run_bench_latency(
     fit_seconds = adapt_seconds = 0.0
     fitted: _Fitted | None = None
     answers: dict[str, dict[str, Any]] = {}
+    predicted: dict[str, Predicted] = {}
     unseen = list(dict.fromkeys(devices))
     for done, device in enumerate(unseen):
         if fitted is None or leave_one_out:
@@ -122,12 +138,14 @@ def run_bench_latency(
             fitted = _fit(bench, _known_devices(train_devices, unseen, left_out))
             fit_seconds += time.perf_counter() - started
         started = time.perf_counter()
-        answers[device], spent = _predict_device(bench, fitted, device)
-        fit_seconds += time.perf_counter() - started - spent
-        adapt_seconds += spent
+        outcome = _predict_device(bench, fitted, device)
+        answers[device], predicted[device] = outcome.answer, outcome.predicted
+        fit_seconds += time.perf_counter() - started - outcome.seconds
+        adapt_seconds += outcome.seconds
         rho = answers[device]["spearman"]
         message = f"{device}: Spearman {rho:.3f}" if rho is not None else device
         on_event(Event(_TASK, done + 1, len(unseen), message))
+    drawn = [] if plots is None else _draw(bench, predicted, plots)
     return {
         "devices": answers,
         "mean_spearman": _mean([answer["spearman"] for answer in answers.values()]),
@@ -141,7 +159,18 @@ def run_bench_latency(
         "seed": seed,
         "fit_seconds": round(fit_seconds, 4),
         "adapt_seconds": round(adapt_seconds / len(answers), 4),
+        "plots": drawn,
     }
+
+
+def _draw(bench: _Bench, predicted: dict[str, Predicted], folder: Path) -> list[str]:
+    """Pictures of all devices; returns their paths."""
+    stem = f"{bench.metric}-{bench.model}-{bench.references}"
+    unit = "ms" if bench.metric == "latency" else "mJ"
+    drawn = [draw_predictions(predicted, unit=unit, path=folder / f"{stem}-scatter.png")]
+    if all(np.isfinite(device.sd).all() for device in predicted.values()):
+        drawn.append(draw_calibration(predicted, path=folder / f"{stem}-calibration.png"))
+    return [str(path) for path in drawn]
 
 
 def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
@@ -238,8 +267,8 @@ def _active(
     return np.array(chosen, dtype=np.int64)
 
 
-def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[str, Any], float]:
-    """Figures of one device, and the seconds spent adapting and predicting all rows."""
+def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> _Outcome:
+    """Predict all rows of one device from a few, and compare."""
     rows = _references(bench, fitted, device)
     seen = bench.columns[device][rows]  # the only values of the device a model gets
     started = time.perf_counter()
@@ -257,7 +286,8 @@ def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> tuple[dict[s
         "noise_rel": getattr(adapted, "noise_rel", None),
         "n_samples": len(rows),
     }
-    return answer, spent
+    shown = Predicted(truth[judged], mean[judged], sd[judged], figures.kendall)
+    return _Outcome(answer, shown, spent)
 
 
 def _retest(tables: BenchTables, truth: Floats) -> float | None:

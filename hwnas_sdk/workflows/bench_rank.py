@@ -23,6 +23,7 @@ from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.metrics import tied_pairs
 from hwnas_sdk.predictors.rank import RankPredictor
+from hwnas_sdk.report.predictor_plots import draw_bars, draw_curve
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.tables import BenchTables, load_tables
 from hwnas_sdk.workflows.rank_protocol import (
@@ -36,6 +37,11 @@ from hwnas_sdk.workflows.rank_protocol import (
 
 _TASK: Final = "bench rank"
 _DATASET: Final = "cifar10"
+_MEANS: Final = {
+    "mean_kendall": "Kendall tau-b",
+    "mean_kendall_batch18": "in batches of 18",
+    "mean_normalized_hv": "hypervolume of the best 100",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ def run_bench_rank(
     *,
     curve: Sequence[int] = (),
     batch_sizes: Sequence[int] = (),
+    losses: Sequence[str] = (),
+    plots: Path | None = None,
     on_event: EventSink = ignore,
 ) -> dict[str, Any]:
     """Learn each device from a few labels; compare the scores with the true Pareto ranks.
@@ -123,6 +131,9 @@ def run_bench_rank(
         plan: what is compared; None: the default.
         curve: numbers of labels; each repeats the bench and adds one row to ``curve``.
         batch_sizes: batch sizes of the network; each adds one row to ``batch_sizes``.
+        losses: losses of the network; each adds one row to ``losses``.
+        plots: folder for pictures (PNG), None for none: bars per device and per way of ranking,
+            and a line per sweep.
         on_event: told after each device and seed.
 
     Returns the JSON document of the contract. Per device: tau-b over all judged cells, over pairs
@@ -139,31 +150,68 @@ def run_bench_rank(
     for device in chosen.devices:
         for metric in chosen.metrics:
             tables.device(device, metric=metric)
-    if chosen.model == "network":
+    if chosen.model == "network" or batch_sizes or losses:
         _torch_half()
+    alone = replace(chosen, independent=False, new_platform=False)
+    loss_plans = [replace(alone, model="network", loss=name) for name in losses]
     answer = _run(RankBench(tables, chosen), on_event)
     if curve:
-        plans = [replace(chosen, train=n, independent=False, new_platform=False) for n in curve]
+        plans = [replace(alone, train=n) for n in curve]
         answer["curve"] = [_row(tables, p, on_event, "train", p.train) for p in plans]
     if batch_sizes:
         # The expected rank has no batches: the sweep is about the network.
-        plans = [
-            replace(chosen, model="network", batch_size=n, independent=False, new_platform=False)
-            for n in batch_sizes
-        ]
+        plans = [replace(alone, model="network", batch_size=n) for n in batch_sizes]
         answer["batch_sizes"] = [
             _row(tables, p, on_event, "batch_size", p.batch_size) for p in plans
         ]
+    if loss_plans:
+        answer["losses"] = [_row(tables, p, on_event, "loss", p.loss) for p in loss_plans]
+    answer["plots"] = [] if plots is None else [str(path) for path in _draw(answer, plots)]
     return answer
 
 
 def _row(
-    tables: BenchTables, plan: RankBenchPlan, on_event: EventSink, name: str, value: int | None
+    tables: BenchTables,
+    plan: RankBenchPlan,
+    on_event: EventSink,
+    name: str,
+    value: int | str | None,
 ) -> dict[str, Any]:
     """One line of a sweep."""
     answer = _run(RankBench(tables, plan), on_event)
-    keys = ("mean_kendall", "mean_kendall_batch18", "mean_normalized_hv", "fit_seconds")
-    return {name: value, **{key: answer[key] for key in keys}}
+    return {name: value, **{key: answer[key] for key in (*_MEANS, "fit_seconds")}}
+
+
+def _draw(answer: dict[str, Any], folder: Path) -> list[Path]:
+    """Pictures of what was compared; returns their paths."""
+    own = "expected rank" if answer["model"] == "posterior" else f"network, {answer['loss']}"
+    ways = {own: {text: answer[key] for key, text in _MEANS.items()}}
+    if "independent" in answer:
+        other = answer["independent"]
+        ways["independent"] = {text: other[key] for key, text in _MEANS.items()}
+    for row in answer.get("losses", ()):
+        ways[f"network, {row['loss']}"] = {text: row[key] for key, text in _MEANS.items()}
+    groups = {text: {way: found[text] for way, found in ways.items()} for text in _MEANS.values()}
+    drawn = [draw_bars(groups, label="mean over the devices", path=folder / "rank-ablation.png")]
+    devices = {
+        name: {own: figures["kendall"]}
+        | ({"independent": figures["independent"]["kendall"]} if "independent" in figures else {})
+        for name, figures in answer["devices"].items()
+    }
+    drawn.append(
+        draw_bars(devices, label="Kendall tau-b with the rank", path=folder / "rank-devices.png")
+    )
+    for sweep, over, text in (
+        ("curve", "train", "labelled architectures"),
+        ("batch_sizes", "batch_size", "batch size of the network"),
+    ):
+        if answer.get(sweep):
+            path = folder / f"rank-{sweep.replace('_', '-')}.png"
+            labels = (text, "mean over the devices")
+            drawn.append(
+                draw_curve(answer[sweep], over=over, lines=_MEANS, labels=labels, path=path)
+            )
+    return drawn
 
 
 def _run(bench: RankBench, on_event: EventSink) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_rank_options_become_a_plan(monkeypatch: pytest.MonkeyPatch, capsys: Cap
     plans: list[Any] = []
 
     def run(data: Any, plan: Any, **options: Any) -> dict[str, Any]:
-        plans.append((plan, options["curve"], options["batch_sizes"]))
+        plans.append((plan, options["curve"], options["batch_sizes"], options["losses"]))
         return {"devices": {"x": {"kendall": 0.5}}, "mean_kendall": 0.5}
 
     monkeypatch.setattr(bench_rank, "run_bench_rank", run)
@@ -45,6 +45,7 @@ def test_rank_options_become_a_plan(monkeypatch: pytest.MonkeyPatch, capsys: Cap
     _json(
         capsys, "bench", "rank", "--data", ".", "--devices", "a,b", "--against", "independent",
         "--objectives", "error,latency,energy", "--curve", "100,500", "--new-platform",
+        "--losses", "listwise,efron",
     )  # fmt: skip
     first, second, third = plans
     assert first[0] == rank_protocol.RankBenchPlan()
@@ -54,6 +55,7 @@ def test_rank_options_become_a_plan(monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert third[0].independent
     assert third[0].new_platform
     assert third[1] == (100, 500)
+    assert (first[3], third[3]) == ((), ("listwise", "efron"))
     arguments = ["bench", "rank", "--data", ".", "--model", "posterior", "--loss", "efron"]
     assert main(arguments) == 2
     assert "network" in capsys.readouterr().err

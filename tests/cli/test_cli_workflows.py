@@ -74,6 +74,19 @@ def test_profile_search_verify_report_compare(
     call(capsys, "compare", profile["device"], again["run_id"], code=6)
 
 
+def test_search_with_nothing_measured_says_where_it_starts_from(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    front = tmp_path / "front.json"
+    asked = ("search", "--device", FAKE, "--candidates", "5", "-o", str(front))
+    call(capsys, *asked, code=6)  # no profile of it
+    found = call(capsys, *asked, "--zero-measurements")
+    assert found["zero_measurements"] is True
+    assert "profile" in found["warning"]
+    assert len(found["front"]) == 5
+    assert all(row["latency_sd_ms"] > 0.1 * row["latency_ms"] for row in found["front"])
+
+
 def test_compare_fails_on_a_regression(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Two replayed boards: the second is 20 % slower on one network and faster on the other."""
     table = tmp_path / "boards.parquet"

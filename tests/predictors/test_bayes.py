@@ -10,7 +10,7 @@ from predictor_devices import make_devices
 
 from hwnas_sdk.core.errors import ConfigError, ModelError
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.encodings import N_FEATURES, structural_features
+from hwnas_sdk.predictors.encodings import FEATURE_NAMES, N_FEATURES, structural_features
 from hwnas_sdk.predictors.metrics import coverage, spearman
 from hwnas_sdk.predictors.references import (
     PAPER_INDICES,
@@ -112,6 +112,19 @@ def test_one_disturbed_measurement_of_ten_does_no_harm(synthetic, prior):
         for model in (clean, disturbed, trusting.adapt(x[rows], y))
     ]
     assert errors[1] < 1.5 * errors[0] < errors[2]
+
+
+def test_a_too_fast_network_is_an_outlier_only_where_a_converter_can_fold_it(synthetic, prior):
+    x, truth = synthetic.features, synthetic.latency_ms["device0"]
+    dead_edges = x[:, FEATURE_NAMES.index("dead_edges")]
+    plain = np.flatnonzero(dead_edges == 0)[:9]
+    for suspect, expected in ((np.flatnonzero(dead_edges > 1)[0], True),
+                              (np.flatnonzero(dead_edges == 0)[20], False)):  # fmt: skip
+        rows = np.append(plain, suspect)
+        y = truth[rows].copy()
+        y[-1] *= 0.2
+        probability = prior.adapt(x[rows], y).outlier_probability
+        assert (probability[-1] > 0.9) == expected
 
 
 def test_many_measurements_drop_their_clear_outliers(synthetic, prior):

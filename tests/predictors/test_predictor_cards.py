@@ -71,6 +71,23 @@ def test_shipped_models_load_and_are_small():
     assert "MIT" in accuracy.card.data["licence"]
 
 
+def test_the_shipped_network_needs_no_data_and_saw_no_test_device():
+    pytest.importorskip("torch")
+    from hwnas_sdk.predictors.neural.meta import MetaPredictor
+
+    model = MetaPredictor.shipped()
+    assert not {"titan_rtx_256", "gold_6226", "fpga", "pixel2", "raspi4", "eyeriss"} & set(
+        model.prior.devices
+    )
+    cells = np.repeat(np.arange(5)[:, None], 6, axis=1)  # one operator everywhere
+    slow, fast = (
+        model.adapt(model.references, scale * np.arange(1.0, 11.0)).predict(cells).mean
+        for scale in (100.0, 1.0)
+    )
+    assert np.isfinite(slow).all()
+    np.testing.assert_allclose(slow, 100.0 * fast, rtol=1e-3)
+
+
 def test_one_model_does_not_load_as_the_other(tmp_path):
     from hwnas_sdk.predictors.card import WEIGHTS_FOLDER
 

@@ -11,7 +11,7 @@ from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS, model_names, transfer_model
 from hwnas_sdk.testing.predictor import TransferModelConformance
 
-HELD_HERE = {"auto", "meta", "bayes", "flops", "params", "additive", "linear-transfer",
+HELD_HERE = {"auto", "stack", "meta", "bayes", "flops", "params", "additive", "linear-transfer",
              "nearest-device", "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
 
 
@@ -34,6 +34,16 @@ class TestMeta(TransferModelConformance):
     @classmethod
     def model(cls):
         return transfer_model("meta")
+
+
+@pytest.mark.slow
+class TestStack(TransferModelConformance):
+    least_spearman = 0.95
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls):
+        return transfer_model("stack")
 
 
 class TestFlops(TransferModelConformance):

@@ -78,6 +78,14 @@ def test_contract_keys_and_order(tables):
     assert [(e.done, e.total) for e in events] == [(1, 2), (2, 2)]
 
 
+def test_plots_are_drawn_where_asked(tables, tmp_path):
+    assert bench(tables)["plots"] == []
+    for model, n_drawn in (("bayes", 2), ("flops", 1)):  # flops states no interval
+        drawn = bench(tables, model=model, references="random", plots=tmp_path)["plots"]
+        assert len(drawn) == n_drawn
+        assert all((tmp_path / name).is_file() for name in drawn)
+
+
 def test_the_same_call_gives_the_same_answer(tables):
     first, second = bench(tables), bench(tables)
     assert first["devices"] == second["devices"]

@@ -65,10 +65,15 @@ def tables(columns, tmp_path, monkeypatch):
     return write(tmp_path, columns)
 
 
-def test_the_document(tables):
+def test_the_document(tables, tmp_path):
     events = []
     plan = RankBenchPlan(**QUICK | {"devices": ("a", "b")}, independent=True, new_platform=True)
-    answer = run_bench_rank([tables], plan, curve=[40], on_event=events.append)
+    plots = tmp_path / "plots"
+    answer = run_bench_rank([tables], plan, curve=[40], plots=plots, on_event=events.append)
+    assert sorted(path.name for path in plots.iterdir()) == [
+        "rank-ablation.png", "rank-curve.png", "rank-devices.png",
+    ]  # fmt: skip
+    assert sorted(answer["plots"]) == sorted(str(path) for path in plots.iterdir())
     assert list(answer["devices"]) == ["a", "b"]
     keys = {"kendall", "kendall_distinct", "kendall_batch18", "normalized_hv"}
     for figures in answer["devices"].values():

@@ -23,7 +23,7 @@ from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.card import Card, load_model, save_model
+from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
 from hwnas_sdk.predictors.neural.known_devices import (
     KnownDevices,
@@ -40,6 +40,7 @@ Ints = NDArray[np.int64]
 
 KIND: Final = "meta_predictor"
 SCHEMA: Final = 1
+SHIPPED: Final = "nb201_meta_predictor"
 _CHUNK: Final = 4096
 
 
@@ -185,6 +186,11 @@ class MetaPredictor:
             raise ModelError(f"{path.name}: incomplete meta predictor: {exc}") from exc
         net.eval()
         return cls(net, references, LatencyPrior.load(_prior_path(path)), plan)
+
+    @classmethod
+    def shipped(cls) -> MetaPredictor:
+        """The packaged network for NAS-Bench-201, trained on the 13 public training devices."""
+        return cls.load(WEIGHTS_FOLDER / f"{SHIPPED}.safetensors")
 
 
 def _prior_path(path: Path) -> Path:

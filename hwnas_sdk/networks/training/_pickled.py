@@ -16,9 +16,10 @@ import numpy as np
 
 from hwnas_sdk.core.errors import DataError
 
-_ARRAY: Final = np.zeros(1, np.uint8)
-_RECONSTRUCT: Final = _ARRAY.__reduce__()[0]  # type: ignore[index]
-_FROM_BUFFER: Final = _ARRAY.__reduce_ex__(5)[0]  # type: ignore[index]
+# The two functions numpy's arrays are rebuilt with, whatever its private modules are called.
+_ARRAY: Final[Any] = np.zeros(1, np.uint8)
+_RECONSTRUCT: Final[Callable[..., Any]] = _ARRAY.__reduce__()[0]
+_FROM_BUFFER: Final[Callable[..., Any]] = _ARRAY.__reduce_ex__(5)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -43,7 +43,7 @@ def cutout(
     n, _, height, width = images.shape
     masks = []
     for size in (height, width):
-        start = rng.integers(0, size, size=n)[:, None] - length // 2
+        start = rng.integers(0, size, size=(n, 1)) - length // 2
         at = np.arange(size)[None]
         masks.append((at >= start) & (at < start + length))
     inside = masks[0][:, :, None] & masks[1][:, None, :]  # (n, H, W)

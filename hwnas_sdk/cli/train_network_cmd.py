@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.cli.lab import SETTINGS, open_lab
-from hwnas_sdk.cli.options import seed_option, verb
+from hwnas_sdk.cli.lab import SETTINGS, make_settings, open_lab, show_plan
+from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
 from hwnas_sdk.core.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ TASKS = ("digits", "cifar10", "cifar100", "imagenet16_120")
     help="Threads the runtime may use on the board.",
 )
 @seed_option()
+@dry_run_option()
 @verb
 def network(
     app: App,
@@ -110,6 +111,7 @@ def network(
     settings: str,
     threads: int,
     seed: int,
+    dry_run: bool,
 ) -> None:
     """Train the network ARCH (an official string or '#INDEX') from scratch.
 
@@ -132,10 +134,29 @@ def network(
     plan = default_plan(
         chosen, epochs=epochs, label_smoothing=label_smoothing, cutout=cutout, seed=seed
     )
+    data = load_images(chosen, data_dir)
+    if dry_run:
+        graph = space.layers(architecture, dataset=task, folded=True)
+        show_plan(
+            app,
+            {
+                "arch": space.encode(architecture),
+                "task": task,
+                "epochs": plan.epochs,
+                "training_images": len(data.train),
+                # Forward, and backward to inputs and to weights.
+                "training_macs": 3 * graph.macs * len(data.train) * plan.epochs,
+                "device": device,
+                "estimated_board_s": make_settings(settings, threads).estimated_s()
+                if device
+                else 0,
+            },
+        )
+        return
     trained = work.train_network(
         space,
         architecture,
-        load_images(chosen, data_dir),
+        data,
         plan,
         output,
         cache=app.cache(),

@@ -183,6 +183,7 @@ class Supernet(nn.Module):
         if choices.shape != (len(EDGES), len(OPERATORS)):
             raise ModelError(f"choices have shape {tuple(choices.shape)}, not (6, 5)")
         active = choices.argmax(1).tolist()
+        choices = choices.to(x)
         x = _norm(self.stem["conv"](x))
         for cell in self.cells:
             x = cell(x, choices, active) if isinstance(cell, SearchCell) else cell(x)

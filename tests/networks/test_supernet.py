@@ -27,6 +27,8 @@ from hwnas_sdk.networks.supernet_response import (
     new_supernet,
     search_halves,
 )
+from hwnas_sdk.networks.training.images import load_images
+from hwnas_sdk.networks.training.tasks import TASKS
 from hwnas_sdk.spaces import get_space
 
 SPACE = get_space("nasbench201")
@@ -186,7 +188,7 @@ def test_learning_lowers_the_loss_and_inherited_weights_classify() -> None:
     asked, live = response(), SPACE.architecture((3, 1, 3, 1, 1, 3))
     choices = one_hot(live.genotype)[None]
     before = mean_loss(asked, choices)
-    for _ in range(60):
+    for _ in range(40):
         asked.learn(choices, torch.ones(1))
     assert mean_loss(asked, choices) < before - 0.3
     part = asked.images.valid
@@ -199,6 +201,27 @@ def test_learning_lowers_the_loss_and_inherited_weights_classify() -> None:
     assert len(part) % 16 == 0  # so every image counted
     hits = accuracies * len(part) / 100
     assert np.allclose(hits, np.round(hits))
+
+
+def test_a_few_steps_on_the_digits_lower_the_loss() -> None:
+    pytest.importorskip("sklearn")
+    asked = SupernetResponse(
+        tiny(),
+        search_halves(load_images(TASKS["digits"])),
+        ResponsePlan(batch_size=64, learning_rate=0.1, padding=1, flip=False, cutout=0),
+    )
+    choices = one_hot((CONV3, SKIP, CONV3, SKIP, SKIP, CONV3))[None]
+    before = mean_loss(asked, choices)
+    for _ in range(30):
+        asked.learn(choices, torch.ones(1))
+    assert mean_loss(asked, choices) < before - 0.3
+
+
+def test_choices_may_be_of_another_type() -> None:
+    choices = drawn_choices(1)[0].double().requires_grad_()
+    tiny()(pixels(), choices).square().sum().backward()
+    assert choices.grad is not None
+    assert choices.grad.dtype == torch.float64
 
 
 def test_asking_changes_no_weight_but_has_a_gradient() -> None:

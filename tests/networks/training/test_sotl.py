@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from image_folders import striped
 
 from hwnas_sdk.core.errors import DataError
-from hwnas_sdk.networks.training.fit import TrainPlan
+from hwnas_sdk.core.events import Event
+from hwnas_sdk.networks.training.fit import TrainPlan, new_module, train
 from hwnas_sdk.networks.training.sotl import authors_plan, sotl_front, sotl_score, sotl_scores
 from hwnas_sdk.spaces import get_space
 
@@ -31,12 +32,18 @@ def test_front() -> None:
     assert sotl_front(scores, latencies).tolist() == [0, 1, 2]
 
 
-def test_a_cell_that_learns_scores_lower() -> None:
-    space = get_space("nasbench201")
-    archs = [space.architecture(cell) for cell in ((3, 1, 0, 1, 0, 0), (0, 0, 0, 4, 0, 0))]
-    plan = TrainPlan(epochs=1, batch_size=16, learning_rate=0.05, padding=0, flip=False)
-    scores = sotl_scores(space, archs, striped(48), plan)
-    assert scores.shape == (2,)
-    assert scores[0] < scores[1]
-    assert authors_plan(plan).epochs == 12
-    assert authors_plan(plan).seed == 777
+def test_candidates_are_scored_by_their_own_trainings() -> None:
+    space, images = get_space("nasbench201"), striped(48)
+    archs = [space.architecture(cell) for cell in ((1, 0, 0, 2, 0, 0), (0, 0, 0, 4, 0, 0))]
+    plan = TrainPlan(epochs=2, batch_size=16, learning_rate=0.05, padding=0, flip=False)
+    events: list[Event] = []
+    scores = sotl_scores(space, archs, images, plan, on_event=events.append)
+    assert [(event.done, event.total) for event in events] == [(1, 2), (2, 2)]
+    module = new_module(space.layers(archs[1], dataset="digits", folded=True), seed=plan.seed)
+    assert scores[1] == sotl_score(train(module, images, plan).losses)
+    assert scores[0] != scores[1]
+
+
+def test_the_authors_plan() -> None:
+    plan = authors_plan(TrainPlan(batch_size=16))
+    assert (plan.epochs, plan.seed, plan.batch_size) == (12, 777, 16)

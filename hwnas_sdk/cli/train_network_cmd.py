@@ -10,7 +10,7 @@ import click
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.lab import SETTINGS, make_settings, open_lab, show_plan
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
-from hwnas_sdk.core.errors import MeasurementError
+from hwnas_sdk.core.errors import MeasurementError, MissingExtraError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,6 +119,7 @@ def network(
     network is trained as one deploys it (folded). Killed, the same command continues from the
     last epoch and ends in the same weights.
     """
+    _need_torch()
     from hwnas_sdk.networks.training.fit import default_plan
     from hwnas_sdk.networks.training.images import load_images
     from hwnas_sdk.networks.training.tasks import image_task
@@ -188,6 +189,13 @@ def network(
     app.show(answer, lambda console: _draw(console, answer))
     _refuse_bad(answer["device"])
     work.checkpoint_of(output).unlink(missing_ok=True)
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("torch", "torch", purpose="training a network") from exc
 
 
 def _check_board(app: App, name: str) -> None:

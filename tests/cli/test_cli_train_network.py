@@ -110,6 +110,28 @@ def test_a_bad_measurement_is_an_error_and_is_not_trained_for_again(
     capsys.readouterr()
 
 
+def test_without_torch_the_extra_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    error = call(capsys, command(tmp_path), code=3)["error"]
+    assert error["code"] == "missing_extra"
+    assert "hwnas-sdk[torch]" in error["hint"]
+
+
+def test_the_plan_says_what_it_would_cost(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_cifar10(tmp_path, n=2)
+    plan = call(capsys, command(tmp_path, "--epochs", "3", "--device", "fake://", "--dry-run"))
+    assert plan["dry_run"] is True
+    assert (plan["epochs"], plan["training_images"]) == (3, 9)
+    assert plan["training_macs"] % (3 * 9 * 3) == 0
+    assert plan["training_macs"] > 3 * 9 * 3 * 1e6
+    assert plan["estimated_board_s"] > 0
+    assert not (tmp_path / "out" / "net.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_killed_without_warning_it_ends_in_the_same_weights(tmp_path: Path) -> None:
     write_cifar10(tmp_path, n=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,11 +41,7 @@ cells = st.tuples(*[st.integers(0, 4)] * 6)
 
 
 def tiny(**changes: object) -> Supernet:
-    return new_supernet(SupernetConfig(**{**vars_of(TINY), **changes}), seed=0)
-
-
-def vars_of(config: SupernetConfig) -> dict[str, object]:
-    return {name: getattr(config, name) for name in config.__slots__}
+    return new_supernet(replace(TINY, **changes), seed=0)
 
 
 def pixels(n: int = 6) -> torch.Tensor:
@@ -171,8 +169,8 @@ def test_without_the_cheap_one_the_others_get_nothing() -> None:
 
 
 def response(seed: int = 0, **changes: object) -> SupernetResponse:
-    values = {name: getattr(PLAN, name) for name in PLAN.__slots__} | {"seed": seed, **changes}
-    return SupernetResponse(tiny(), search_halves(striped(192)), ResponsePlan(**values))
+    plan = replace(PLAN, seed=seed, **changes)
+    return SupernetResponse(tiny(), search_halves(striped(192)), plan)
 
 
 def drawn_choices(n: int, seed: int = 0) -> torch.Tensor:

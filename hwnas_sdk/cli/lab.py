@@ -82,8 +82,9 @@ def search_options(function: FC) -> FC:
                 default="auto",
                 show_default=True,
                 help="auto scores a small space as a whole, evolves in a large one; modnas asks a "
-                "trained hypernetwork and searches nothing. lemonade, local-search, mo-rea (regularised "
-                "evolution), ofa (evolution per latency bound) and random are there to compare.",
+                "trained hypernetwork and searches nothing. lemonade, local-search, mo-rea "
+                "(regularised evolution), ofa (evolution per latency bound) and random are there "
+                "to compare.",
             ),
             click.option(
                 "--hypernetwork",

@@ -36,7 +36,7 @@ VERBS = {
     "compare": LazyVerb("compare_cmd:compare", "Compare two runs, boards or OS versions."),
     "export": LazyVerb("export_cmd:export", "Write one network as an ONNX file or a TVM library."),
     "tune": LazyVerb("tune_cmd:tune", "Tune TVM's schedules for a device, each layer once."),
-    "train": LazyVerb("train_cmd:train", "Train a predictor and write it as a file."),
+    "train": LazyVerb("train_cmd:train", "Train a predictor or a network and write it as a file."),
     "runs": LazyVerb("runs_cmd:runs", "List what was run."),
     "store": LazyVerb("store_cmd:store", "Inspect, check and export the measurements."),
     "bench": LazyVerb("bench_cmd:bench", "Check this package's claims on public tables."),

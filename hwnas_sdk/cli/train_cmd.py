@@ -1,4 +1,4 @@
-"""`hwnas train`: predictors from data of your own or from published tables, as files."""
+"""`hwnas train`: predictors and networks, as files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ VERBS = {
         "train_hypernetwork_cmd:hypernetwork", "Proposes networks for any device (MODNAS)."
     ),
     "rank": LazyVerb("train_rank_cmd:rank", "A score that orders architectures for a device."),
+    "network": LazyVerb("train_network_cmd:network", "A network of a space, on images."),
 }
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Train a predictor and write it as a file.")
+@click.group(
+    cls=LazyGroup, verbs=VERBS, short_help="Train a predictor or a network and write it as a file."
+)
 def train() -> None:
-    """Train a predictor; write its weights (.safetensors) and a card (.json) beside them."""
+    """Train something; write its weights (.safetensors) and a card (.json) beside them."""

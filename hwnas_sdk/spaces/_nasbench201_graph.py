@@ -20,10 +20,11 @@ from hwnas_sdk.spaces._nasbench201_family import (
     cell_atoms,
 )
 
-DATASETS: Final[dict[str, tuple[int, int]]] = {  # name -> (input height = width, classes)
-    "cifar10": (32, 10),
-    "cifar100": (32, 100),
-    "imagenet16_120": (16, 120),
+DATASETS: Final[dict[str, tuple[Shape, int]]] = {  # name -> (input shape, classes)
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "imagenet16_120": ((3, 16, 16), 120),
+    "digits": ((1, 8, 8), 10),  # not in the benchmark: small enough to train on any machine
 }
 CHANNELS: Final = (16, 32, 64)
 CELLS_PER_STAGE: Final = 5
@@ -109,8 +110,8 @@ def folded_graph(arch_id: str, cell: tuple[int, ...], dataset: str) -> LayerGrap
 
 
 def _network(arch_id: str, cell: tuple[int, ...], dataset: str, *, folded: bool) -> LayerGraph:
-    size, classes = DATASETS[dataset]
-    build = _Builder((3, size, size))
+    input_shape, classes = DATASETS[dataset]
+    build = _Builder(input_shape)
     x = build.conv("stem.conv", "input", CHANNELS[0], 3)
     x = build.batch_norm("stem.bn", x)
     number = 0

@@ -38,8 +38,8 @@ class SearchPlan:
     """What a search was asked for.
 
     Attributes:
-        method: auto, modnas or one of `SEARCHERS`; "auto" predicts the whole space where it is small and
-            evolves with NSGA-II where it is not, or where memory counts.
+        method: auto, modnas or one of `SEARCHERS`; "auto" predicts the whole space where it is
+            small and evolves with NSGA-II where it is not, or where memory counts.
         objectives: two or three of error, latency, energy, memory, the first two always.
         hypernetwork: weights of method modnas, None for the shipped ones.
         candidates: how many networks to propose.
@@ -98,7 +98,7 @@ class SearchPlan:
         """What the method is in this space."""
         if self.method != "auto":
             return self.method
-        # Memory is predicted from the layers of each network: a millisecond instead of microseconds.
+        # Memory is predicted from the layers of each network: it takes a millisecond.
         by_memory = self.max_memory_mib is not None or "memory" in self.objectives
         return "nsga2" if by_memory or space.size > LARGEST_SPACE else "exhaustive"
 

@@ -1,0 +1,1 @@
+"""Training a candidate from scratch on images."""

@@ -9,6 +9,7 @@ import click
 from hwnas_sdk.cli.bench_options import (
     devices_option,
     draw_figures,
+    plots_option,
     samples_option,
     train_devices_option,
 )
@@ -90,6 +91,7 @@ _COLUMNS = (
     show_default=True,
     help="Which networks are measured on the unseen device: D-optimal, or HELP's ten.",
 )
+@plots_option("Also draw the fronts of the first seed over the true ones, there.")
 @verb
 def search(
     app: App,
@@ -104,6 +106,7 @@ def search(
     rounds: int,
     seeds: int,
     references: str,
+    plots: Path | None,
 ) -> None:
     """Search with predictors, then score the candidates with their true values.
 
@@ -125,6 +128,7 @@ def search(
         rounds=rounds,
         seeds=seeds,
         references=references,
+        plots=plots,
         on_event=app.progress,
     )
     app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))

@@ -50,7 +50,7 @@ def draw_predictions(devices: Mapping[str, Predicted], *, unit: str, path: Path)
     """One panel per device: every network's prediction over its published value, with tau-b."""
 
     def draw() -> Figure:
-        figure, panels = _panels(len(devices))
+        figure, panels = panels_for(len(devices))
         for axes, (name, device) in zip(panels, devices.items(), strict=False):
             values = np.column_stack([device.truth, device.mean])
             positive = values[(values > 0).all(axis=1)]
@@ -64,10 +64,10 @@ def draw_predictions(devices: Mapping[str, Predicted], *, unit: str, path: Path)
             scale_axis(axes, "y", [low, high], log_above=12)
             tau = "-" if device.kendall is None else f"{device.kendall:.3f}"
             axes.set_title(f"{name}: Kendall {tau}", fontsize=9.5, loc="left")
-        _outer_labels(figure, f"published, {unit}", f"predicted, {unit}")
+        outer_labels(figure, f"published, {unit}", f"predicted, {unit}")
         return figure
 
-    return _write(draw, path)
+    return write_picture(draw, path)
 
 
 def draw_calibration(devices: Mapping[str, Predicted], *, path: Path) -> Path:
@@ -92,7 +92,7 @@ def draw_calibration(devices: Mapping[str, Predicted], *, path: Path) -> Path:
         finish(figure, axes, 3)
         return figure
 
-    return _write(draw, path)
+    return write_picture(draw, path)
 
 
 def draw_curve(
@@ -119,7 +119,7 @@ def draw_curve(
         finish(figure, axes, len(lines))
         return figure
 
-    return _write(draw, path)
+    return write_picture(draw, path)
 
 
 def draw_bars(
@@ -150,10 +150,11 @@ def draw_bars(
         finish(figure, axes, min(len(ways), 4))
         return figure
 
-    return _write(draw, path)
+    return write_picture(draw, path)
 
 
-def _panels(n: int) -> tuple[Figure, list[Axes]]:
+def panels_for(n: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `n` small panels."""
     from matplotlib.figure import Figure
 
     columns = min(n, _COLUMNS)
@@ -169,7 +170,7 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _outer_labels(figure: Figure, x_label: str, y_label: str) -> None:
+def outer_labels(figure: Figure, x_label: str, y_label: str) -> None:
     """Axis labels once per figure, and margins in inches."""
     width_in, height_in = figure.get_size_inches()
     figure.supxlabel(x_label, fontsize=9.5, y=0.06 / height_in)
@@ -180,7 +181,7 @@ def _outer_labels(figure: Figure, x_label: str, y_label: str) -> None:
     )  # fmt: skip
 
 
-def _write(draw: Callable[[], Figure], path: Path) -> Path:
+def write_picture(draw: Callable[[], Figure], path: Path) -> Path:
     """A PNG in the light scheme; atomic. Raises: DataError when it cannot be written."""
     with drawing(LIGHT):
         picture = io.BytesIO()

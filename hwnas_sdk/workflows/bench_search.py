@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.report.search_plots import Found, draw_fronts
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.tables import DEAD_ERROR_PCT, load_tables
 from hwnas_sdk.workflows.entrants import find_method
@@ -58,11 +60,13 @@ def run_bench_search(
     rounds: int = 1,
     seeds: int = 5,
     references: str = "ours",
+    plots: Path | None = None,
     on_event: EventSink = ignore,
 ) -> dict[str, Any]:
     """Search for each unseen device and judge the candidates by the table.
 
-    Arguments are those of `SearchBenchPlan`; None takes its default.
+    Arguments are those of `SearchBenchPlan`; None takes its default. `plots` is a folder for
+    pictures of the fronts that the first seed found.
 
     Returns the JSON document of the contract. With several rounds the figures of a device are
     those of all revealed candidates together, and ``last_round`` holds those of the last round's
@@ -85,6 +89,7 @@ def run_bench_search(
     )
     table = _read(data_dirs, plan)
     answers: dict[str, dict[str, Any]] = {}
+    found: dict[str, Found] = {}
     total = len(plan.devices) * plan.seeds
     for device in plan.devices:
         repeats = []
@@ -93,6 +98,7 @@ def run_bench_search(
             done = len(answers) * plan.seeds + seed + 1
             value = repeats[-1]["all"]["normalized_hv"]
             on_event(Event(TASK, done, total, f"{device}, seed {seed}: {value:.4f}"))
+        found[device] = repeats[0]["found"]
         answers[device] = _summary(plan, repeats)
     result: dict[str, Any] = {
         "devices": answers,
@@ -109,6 +115,9 @@ def run_bench_search(
         "accuracy_sampling": "latin hypercube over the decisions, dead cells redrawn, "
         "unless a device says otherwise",
     }
+    if plots is not None:
+        path = plots / f"search-{plan.method}-fronts.png"
+        result["plots"] = [str(draw_fronts(found, method=plan.method, path=path))]
     if plan.rounds > 1:
         result["mean_normalized_hv_last_round"] = _mean(
             a["last_round"]["normalized_hv"] for a in answers.values()
@@ -159,9 +168,15 @@ def _repeat(plan: SearchBenchPlan, contest: Contest, device: str, seed: int) -> 
             f"{device}: every candidate of a round has an error of {DEAD_ERROR_PCT:g} % or more",
             code="nothing_found",
         )
+    everything = np.concatenate(proposals)
+    figures = judge.figures(everything)
+    truth = np.column_stack([error_pct, latency_ms])
+    front = np.flatnonzero(known & within)
+    front = front[pareto.non_dominated_mask(truth[front])]
     return {
         "hv_true": judge.hv_true,
-        "all": judge.figures(np.concatenate(proposals)),
+        "all": figures,
+        "found": Found(truth[everything], truth[front], figures["normalized_hv"]),
         "last": judge.figures(proposals[-1]),
         "search_seconds": float(np.mean(entry.spent["search"])),
         "fit_seconds": float(np.mean(entry.spent["fit"])) if entry.spent["fit"] else 0.0,

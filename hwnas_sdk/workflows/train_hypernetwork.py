@@ -61,13 +61,15 @@ def train_space_hypernetwork(
     scheme: str = "mgd",
     estimator: str = "exact",
     epochs: int = 60,
+    bound: float | None = None,
     seed: int = 0,
     on_event: EventSink = ignore,
 ) -> dict[str, Any]:
     """Train from the shipped predictors and write weights and card.
 
     A checkpoint beside `output` makes a killed training continue; it is removed at the end.
-    Returns ``model`` (path), ``metrics``, ``history``, ``duration_s``.
+    `bound` is the user prior, see `ModnasPlan`. Returns ``model`` (path), ``metrics``, ``history``
+    and ``duration_s``.
     Raises: ConfigError for a space without shipped predictors.
     """
     from hwnas_sdk.search.modnas.loop import ModnasPlan
@@ -92,6 +94,7 @@ def train_space_hypernetwork(
         preferences=8,
         learning_rate=0.02,
         weight_decay=0.0,
+        bound=bound,
         evaluate_every=max(1, epochs // 12),
         seed=seed,
     )
@@ -181,17 +184,23 @@ class _Judge:
             self._front.append(pareto.hypervolume(scaled[self._live], np.ones(2)))
 
     def __call__(self, net: MetaHypernetwork) -> dict[str, Any]:
-        """One figure, after an epoch."""
+        """Hypervolume, and what the proposals are like on average, after an epoch."""
         from hwnas_sdk.search.modnas.proposals import propose_distinct
 
-        shares = []
+        shares, means = [], []
         for vector, scaled, front in zip(
             self._devices.vectors, self._scaled, self._front, strict=True
         ):
             cells = propose_distinct(net, vector, equidistant(), may=self._may)
             rows = np.ravel_multi_index(tuple(cells.T), self._sizes)
             shares.append(pareto.hypervolume(scaled[rows], np.ones(2)) / front)
-        return {"predicted_normalized_hv": float(np.mean(shares))}
+            means.append(scaled[rows].mean(axis=0))
+        error, latency = np.mean(means, axis=0)
+        return {
+            "predicted_normalized_hv": float(np.mean(shares)),
+            "mean_scaled_error": float(error),
+            "mean_scaled_latency": float(latency),
+        }
 
     def _may(self, genotype: tuple[int, ...]) -> bool:
         return bool(self._live[np.ravel_multi_index(genotype, self._sizes)])

@@ -1,0 +1,116 @@
+"""Pictures of the benches of searches: fronts per device, methods over devices, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.report._figure import MARKERS, WIDE_IN, new_figure
+from hwnas_sdk.report._svg import LIGHT
+from hwnas_sdk.report.predictor_plots import outer_labels, panels_for, write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+_FEWEST_AXES: Final = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """True values of a device's candidates and of its front, (n, 2): error_pct, latency_ms."""
+
+    candidates: Floats
+    front: Floats
+    normalized_hv: float
+
+
+def draw_fronts(devices: Mapping[str, Found], *, method: str, path: Path) -> Path:
+    """One panel per device: the true front and, over it, the candidates' true values."""
+
+    def draw() -> Figure:
+        figure, axes_of = panels_for(len(devices))
+        for axes, (name, found) in zip(axes_of, devices.items(), strict=False):
+            front = found.front[np.argsort(found.front[:, 1])]
+            axes.step(
+                front[:, 1], front[:, 0], where="post", color=LIGHT["muted"], lw=1.2,
+                label="true front",
+            )  # fmt: skip
+            axes.plot(
+                found.candidates[:, 1], found.candidates[:, 0], "o", ms=3.5, mew=0,
+                color=LIGHT["measured"], label=method,
+            )  # fmt: skip
+            # Cells near guessing are of no interest, and would flatten all others.
+            axes.set_ylim(front[:, 0].min() - 1.0, np.quantile(front[:, 0], 0.9) + 5.0)
+            axes.set_title(f"{name}: {found.normalized_hv:.4f}", fontsize=9.5, loc="left")
+        axes_of[0].legend(fontsize=8, frameon=False)
+        outer_labels(figure, "latency, ms", "error, %")
+        return figure
+
+    return write_picture(draw, path)
+
+
+def draw_radar(methods: Mapping[str, Mapping[str, float]], *, path: Path) -> Path:
+    """Normalised hypervolume of methods over devices; farther out is better.
+
+    Drawn is -log10 of what is missing to the true front, so that .99 and .999 are told apart.
+    Raises: ValueError with fewer than three devices.
+    """
+    devices = list(next(iter(methods.values())))
+    if len(devices) < _FEWEST_AXES:
+        raise ValueError(f"a radar needs at least {_FEWEST_AXES} devices, got {len(devices)}")
+
+    def draw() -> Figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(0.75 * WIDE_IN, 0.62 * WIDE_IN), layout="constrained")
+        axes = figure.add_subplot(projection="polar")
+        angles = np.linspace(0.0, 2.0 * np.pi, len(devices), endpoint=False)
+        ticks = (0.9, 0.97, 0.99, 0.997, 0.999)
+        for number, (name, values) in enumerate(methods.items()):
+            missing = 1.0 - np.array([values[device] for device in devices])
+            radius = -np.log10(np.clip(missing, 1e-4, 1.0))
+            axes.plot(
+                [*angles, angles[0]], [*radius, radius[0]], color=f"C{number % 10}", lw=1.4,
+                marker=MARKERS[number % len(MARKERS)], ms=4, label=name,
+            )  # fmt: skip
+        axes.set_xticks(angles, devices, fontsize=8.5)
+        axes.set_yticks([-np.log10(1.0 - t) for t in ticks], [f"{t:g}" for t in ticks], fontsize=7)
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.12, 0.5))
+        return figure
+
+    return write_picture(draw, path)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, path: Path
+) -> Path:
+    """Lines of (x, y) points, one per name: hypervolume over epochs or evaluations."""
+
+    def draw() -> Figure:
+        figure, axes = new_figure(0.8 * WIDE_IN, 4.2)
+        for number, (name, points) in enumerate(curves.items()):
+            axes.plot(
+                *zip(*points, strict=True), color=f"C{number % 10}", lw=1.5,
+                marker=MARKERS[number % len(MARKERS)], ms=4, label=name,
+            )  # fmt: skip
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend(fontsize=8.5, frameon=False)
+        return figure
+
+    return write_picture(draw, path)
+
+
+def table_of(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Normalised hypervolume by method and device, from what `bench search` returned."""
+    return {
+        name: {device: float(a["normalized_hv"]) for device, a in answer["devices"].items()}
+        for name, answer in answers.items()
+    }

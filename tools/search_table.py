@@ -213,8 +213,8 @@ def _ablations(done: Mapping[str, Any]) -> list[str]:
             "",
             "## MODNAS: how gradients of devices are joined",
             "",
-            "Hypervolume of 24 proposals by the shipped predictors, mean over their 13 devices, one "
-            "seed: `hwnas train hypernetwork --scheme ...`.",
+            "Hypervolume of 24 proposals by the shipped predictors, mean over their 13 devices; "
+            + "one seed: `hwnas train hypernetwork --scheme ...`.",
             "",
             "![Hypervolume over epochs](img/search-schemes.png)",
         ]

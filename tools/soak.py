@@ -35,11 +35,13 @@ from soak_host import Command, Host, Outcome, make_models
 from soak_rigs import Fault, Rig, make_rigs
 from soak_witness import JournalKeeper, Judgement, judge
 
-HOST_KILLED, TWO_HOSTS = "host killed -9", "two hosts at once"
+HOST_KILLED, TWO_HOSTS, AGENT_KILLED = "host killed -9", "two hosts at once", "agent killed"
 COMMAND_LIMIT_S = 420.0
 MAX_TRIES = 12
-SETTLE_S = 12.0
-"""The agent of a lost link may finish its job, but not outlive it; this is for its last steps."""
+SETTLE_S = 40.0
+"""The agent of a lost link may finish its job, but not outlive it. One that did not hear the link
+break leaves after 25 s of silence (`--host-timeout`); the rest is for its last steps, which take
+seconds under emulation."""
 
 PHASES = ("", "job_started", "loaded", "warmed", "block", "finished", "job_done")
 
@@ -250,6 +252,13 @@ class Drill(threading.Thread):
         result.orphans = len(orphans)
         result.problems += [f"still on the board: {agent.command}" for agent in orphans]
         governors = self.rig.governors()
+        if governors != self._governors and result.kind == AGENT_KILLED:
+            # Its guardian was killed with it: the next agent restores, whichever way it comes.
+            host, arguments = self.rng.choice(self.hosts), self._arguments()
+            self._conclude(
+                host, arguments, host.start(*arguments).finish(COMMAND_LIMIT_S), result, None
+            )
+            governors = self.rig.governors()
         if governors != self._governors:
             result.governor = 1
             result.problems.append(f"governors are {governors}, were {self._governors}")

@@ -1,8 +1,10 @@
-"""The `hwnas` command as the soak test gives it on emulated boards: a tiny network as sentinel.
+"""The `hwnas` command as the soak test gives it on emulated boards, with two differences.
 
-The standard sentinel takes 2 ms on a real processor and 1 s under emulation; beside the soak test's
-tiny networks nearly all of a job would be spent on it. Everything else is the real command.
-SOAK_SENTINEL names the file.
+A tiny network is the sentinel (SOAK_SENTINEL names the file): the standard one takes 2 ms on a real
+processor and 1 s under emulation; beside the soak test's tiny networks nearly all of a job would be
+spent on it. And what only says that the machine was not quiet does not make a measurement invalid:
+two emulated boards and their hosts on a few shared cores never are, and taking nearly everything
+three times tests nothing new. Everything else is the real command.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import sys
 from pathlib import Path
 
 from hwnas_sdk.cli.main import main
+from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
 from hwnas_sdk.core.types import Artifact
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.user_model import import_onnx
 from hwnas_sdk.workflows import lab
+
+QUIETNESS = ("contended", "steal", "sentinel_drift", "ci_too_wide")
 
 
 def tiny_sentinel(session: DeviceSession, cache: ArtifactCache) -> Artifact | None:
@@ -29,4 +34,6 @@ def tiny_sentinel(session: DeviceSession, cache: ArtifactCache) -> Artifact | No
 if __name__ == "__main__":
     assert callable(lab.standard_sentinel)
     lab.standard_sentinel = tiny_sentinel
+    for flag in QUIETNESS:
+        INFORMATIVE[flag] = INVALIDATING.pop(flag)
     sys.exit(main())

@@ -51,7 +51,7 @@ class Supervisor:
         self.work = work
         self.root = root
         self.lease_dir = lease_dir
-        self.settings = undo.Settings(work, root)
+        self.settings = undo.Settings(work, root, lease_dir)
         self.settings.guard()  # before the first thread
         self._inbox = queue.SimpleQueue()  # type: queue.SimpleQueue[tuple[str, Any, Any]]
         # Stray prints of any library go to standard error.

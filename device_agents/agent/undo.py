@@ -3,13 +3,18 @@
 What was there before is written to ``undo.json`` in the work folder before anything is changed.
 It is put back at release and at every ordinary end; after ``kill -9`` of the agent by its guardian,
 a small process that waits for the end of a pipe; and should that have died too (or the power have
-failed, for settings that survive it), by the next agent that gets the lease.
+failed, for settings that survive it), by the next agent that gets the lease. That may be one with
+another work folder (another user, ADB instead of SSH), which sees only what lies in the lease's
+folder: so governors are noted there as well.
 """
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -24,6 +29,9 @@ from device_agents.agent.lease import boot_id, process_mark
 _FILE = "undo.json"
 _CPU = "sys/devices/system/cpu"
 _LOCK_WAIT_S = 10.0
+_SHARED = "hwnas-undo-"
+_SHARED_MAX_BYTES = 65536
+_GOVERNOR = re.compile("[a-z_]{1,32}")
 
 
 def governors(root: str, cores: list[int]) -> list[Action]:
@@ -68,8 +76,11 @@ def everything(root: str) -> list[Action]:
 class Settings:
     """This agent's changes. Use `apply` and `recover` under the lease only."""
 
-    def __init__(self, work: str, root: str) -> None:
+    def __init__(self, work: str, root: str, lease_dir: str | None = None) -> None:
         self._path = os.path.join(work, _FILE)
+        self._lease_dir = lease_dir or work
+        name = hashlib.sha256(os.path.abspath(work).encode()).hexdigest()[:12]
+        self._shared = os.path.join(self._lease_dir, _SHARED + name + ".json")
         self._root = root
         self._mark = process_mark(os.getpid())
         self._changed = False
@@ -151,11 +162,38 @@ class Settings:
 
     def recover(self) -> None:
         """Put back what an agent that died has left; under the lease, so it is not measuring."""
-        if not self._changed and os.path.exists(self._path):
+        if self._changed:
+            return
+        if os.path.exists(self._path):
             try:
                 self._undo(None)
             except OSError:
                 traceback.print_exc()
+        for path in glob.glob(os.path.join(self._lease_dir, _SHARED + "*.json")):
+            if path != self._shared:
+                try:
+                    self._undo_for_others(path)
+                except Exception:
+                    traceback.print_exc()
+
+    def _undo_for_others(self, path: str) -> None:
+        """Restore governors that an agent with another work folder has left.
+
+        Anybody may write to that folder: only a governor that is still at our value is changed, and
+        only to a word. The note may belong to another user; then it stays, and does nothing more.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            noted = _sound(stream.read(_SHARED_MAX_BYTES))
+        if noted is not None and noted.get("boot_id") == boot_id("/"):
+            actions = {a.name: a for a in governors(self._root, list(range(os.cpu_count() or 1)))}
+            for entry in noted["changes"]:
+                action, before = actions.get(entry["name"]), entry["before"]
+                is_word = isinstance(before, str) and _GOVERNOR.fullmatch(before)
+                if action is not None and is_word and action.read() == action.quiet:
+                    action.write(before)
+        with suppress(OSError):
+            os.unlink(path)
 
     def close(self) -> None:
         """Restore, and let the guardian go."""
@@ -192,6 +230,8 @@ class Settings:
                 self._store(failed)
             else:
                 os.unlink(self._path)
+                with suppress(OSError):
+                    os.unlink(self._shared)
 
     def _store(self, changes: list[dict[str, str]]) -> None:
         noted = {"agent": self._mark, "boot_id": boot_id("/"), "changes": changes}
@@ -201,19 +241,26 @@ class Settings:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, self._path)
+        with suppress(OSError):
+            self._share(noted)
+
+    def _share(self, noted: dict[str, Any]) -> None:
+        """Tell agents with other work folders; theirs may be no folder that we can read."""
+        scratch = "%s.%d" % (self._shared, os.getpid())
+        with suppress(FileNotFoundError):
+            os.unlink(scratch)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(scratch, flags, 0o644)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(noted, stream)
+        os.replace(scratch, self._shared)
 
     def _load(self) -> dict[str, Any] | None:
         try:
-            with open(self._path, encoding="utf-8") as stream:
-                noted = json.load(stream)
-        except (OSError, ValueError):
+            with open(self._path, "rb") as stream:
+                return _sound(stream.read())
+        except OSError:
             return None
-        changes = noted.get("changes") if isinstance(noted, dict) else None
-        is_sound = isinstance(changes, list) and all(
-            isinstance(entry, dict) and isinstance(entry.get("name"), str) and "before" in entry
-            for entry in changes
-        )
-        return noted if is_sound else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -223,6 +270,20 @@ class Settings:
             yield
         finally:
             os.close(descriptor)
+
+
+def _sound(content: bytes) -> dict[str, Any] | None:
+    """A note that says what it should; None for anything else."""
+    try:
+        noted = json.loads(content.decode("utf-8"))
+    except ValueError:
+        return None
+    changes = noted.get("changes") if isinstance(noted, dict) else None
+    is_sound = isinstance(changes, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) and "before" in entry
+        for entry in changes
+    )
+    return noted if is_sound else None
 
 
 def _do(action: Action, before: str) -> dict[str, Any]:

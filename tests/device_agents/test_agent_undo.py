@@ -213,3 +213,83 @@ def test_a_damaged_note_costs_no_lease(start: Any) -> None:
         (agent.work / "undo.json").write_text(text)
         assert agent.take_lease()
         agent.ask("release", lease=agent.lease)
+
+
+def test_an_agent_with_another_work_folder_restores_too(
+    start: Any, sysroot: Path, tmp_path: Path
+) -> None:
+    """The board was measured over SSH, agent and guardian died; the next one comes over ADB."""
+    lease = tmp_path / "lease"
+    lease.mkdir()
+    places = ("--sysroot", str(sysroot), "--lease-dir", str(lease))
+    agent: Agent = start(*places)
+    begin(agent)
+    os.kill(guardian_of(agent), signal.SIGKILL)
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.process.wait(10.0)
+    assert governor(sysroot) == "performance"
+    other: Agent = start(*places, work=tmp_path / "elsewhere")
+    other.take_lease()
+    assert governor(sysroot) == "ondemand"
+    assert not list(lease.glob("hwnas-undo-*"))
+    # The first folder's own note does no harm later, to a governor the user has chosen since.
+    began = begin(other)
+    assert began["options"]["effective"]["governor"]["before"] == "ondemand"
+    other.ask("bye")
+    other.process.wait(10.0)
+    assert governor(sysroot) == "ondemand"
+    assert not list(lease.glob("hwnas-undo-*"))
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[]",
+        "{",
+        '{"boot_id": "BOOT", "changes": [{"name": "governor:policy0", "before": "../x"}]}',
+        '{"boot_id": "BOOT", "changes": [{"name": "governor:policy0", "before": 7}]}',
+        '{"boot_id": "another", "changes": [{"name": "governor:policy0", "before": "powersave"}]}',
+        '{"boot_id": "BOOT", "changes": [{"name": "/etc/passwd", "before": "powersave"}]}',
+    ],
+)
+def test_notes_of_others_are_not_trusted(
+    agent_module: Modules, sysroot: Path, tmp_path: Path, note: str
+) -> None:
+    """Everybody may write to the lease's folder."""
+    path = sysroot / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
+    path.write_text("performance\n")
+    boot = agent_module("agent.lease").boot_id("/")
+    shared = tmp_path / "hwnas-undo-0123456789ab.json"
+    shared.write_text(note.replace("BOOT", boot))
+    work = tmp_path / "work"
+    work.mkdir()
+    settings = agent_module("agent.undo").Settings(str(work), str(sysroot), str(tmp_path))
+    settings.recover()
+    assert governor(sysroot) == "performance"
+    changes = [{"name": "governor:policy0", "before": "powersave"}]
+    shared.write_text(json.dumps({"boot_id": boot, "changes": changes}))
+    settings.recover()
+    assert governor(sysroot) == "powersave"
+    path.write_text("schedutil\n")
+    settings.recover()
+    assert governor(sysroot) == "schedutil", "not ours any more"
+
+
+def test_a_link_in_the_lease_s_folder_is_not_followed(
+    agent_module: Modules, sysroot: Path, tmp_path: Path
+) -> None:
+    work, victim = tmp_path / "work", tmp_path / "victim"
+    work.mkdir()
+    victim.write_text("precious")
+    settings = agent_module("agent.undo").Settings(str(work), str(sysroot), str(tmp_path))
+    name = Path(settings._shared).name
+    (tmp_path / name).symlink_to(victim)
+    (tmp_path / f"{name}.{os.getpid()}").symlink_to(victim)
+    cores = list(range(os.cpu_count() or 1))
+    settings.apply("performance", cores)
+    assert governor(sysroot) == "performance"
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / name).is_symlink()
+    settings.restore()
+    assert governor(sysroot) == "ondemand"
+    assert not (tmp_path / name).exists()

@@ -19,11 +19,11 @@ from hwnas_sdk.cli.options import data_option, verb
 # Those of workflows.bench_search, which is too heavy to import for help; a test compares them.
 METHODS = (
     "auto",
-    "auto-stratified",
     "rank",
     "modnas",
     "rhpn",
     "random",
+    "auto-stratified",
     "nsga2",
     "lemonade",
     "local-search",

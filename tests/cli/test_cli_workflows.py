@@ -57,7 +57,7 @@ def test_profile_search_verify_report_compare(
     assert set(found["front"][0]) >= {"arch", "error_pct", "latency_ms", "energy_mj", "origin"}
     assert {row["origin"] for row in found["front"]} == {"predicted"}
     other = call(capsys, "search", "--device", FAKE, "--method", "mo-rea", "--candidates", "5")
-    assert (found["method"], other["method"]) == ("nsga2", "mo-rea")
+    assert (found["method"], other["method"]) == ("exhaustive", "mo-rea")
     assert len(other["front"]) == 5
     verdict = call(capsys, "verify", str(front), "--device", FAKE)
     assert set(verdict) >= {

@@ -1,0 +1,88 @@
+"""train hypernetwork: a file, and what it proposes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.search.preferences import equidistant
+from hwnas_sdk.spaces import get_space
+from hwnas_sdk.workflows.hypernetworks import SearchDevices, device_vector
+from hwnas_sdk.workflows.search import SearchPlan
+from hwnas_sdk.workflows.train_hypernetwork import (
+    SHIPPED,
+    WEIGHTS_FOLDER,
+    load_hypernetwork,
+    reference_genotypes,
+    train_space_hypernetwork,
+)
+
+torch = pytest.importorskip("torch")
+
+
+def test_trained_written_and_read_back(tmp_path):
+    path = tmp_path / "net.safetensors"
+    answer = train_space_hypernetwork(path, epochs=1, seed=3)
+    assert set(answer) >= {"model", "metrics", "history", "duration_s"}
+    assert 0.5 < answer["metrics"]["predicted_normalized_hv"] < 1.0
+    assert not list(tmp_path.glob("*.checkpoint"))
+    trained = load_hypernetwork(path)
+    assert trained.card.weights_sha256 == answer["weights_sha256"]
+    assert trained.references.shape == (10, 6)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["settings"]["plan"]["seed"] == 3
+    card["settings"]["sizes"]["bank"] = 3
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="incomplete hypernetwork"):
+        load_hypernetwork(path)
+
+
+def test_the_shipped_one_knows_fast_from_accurate():
+    from hwnas_sdk.search.modnas.proposals import propose
+
+    trained = load_hypernetwork()
+    prior, space = LatencyPrior.shipped(), get_space("nasbench201")
+    weights = prior.mean[None]
+    costs = (weights @ prior.standardise(structural_features(trained.references)).T)[0]
+    cells = propose(trained.net, device_vector([costs]), equidistant())
+    cells = cells[~np.array([space.is_dead(space.architecture(c)) for c in cells])]
+    n_conv3 = (cells == 3).sum(axis=1)
+    assert n_conv3[0] >= 4  # accuracy only
+    assert n_conv3[-1] == 0  # latency only
+    assert trained.card.kind == "hypernetwork"
+
+
+def test_a_card_of_another_kind_is_refused(tmp_path):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(WEIGHTS_FOLDER / f"nb201_latency_prior{suffix}", tmp_path / f"x{suffix}")
+    with pytest.raises(ModelError, match="hypernetwork"):
+        load_hypernetwork(tmp_path / "x.safetensors")
+    assert (WEIGHTS_FOLDER / f"{SHIPPED}.safetensors").stat().st_size < 200_000
+
+
+def test_device_vectors_and_devices():
+    vector = device_vector([np.array([3.0, 1.0, 2.0]), np.array([5.0, 5.0, 5.0])])
+    assert vector.tolist() == pytest.approx([1.0, 0.0, 0.5, 0.0, 0.0, 0.0])
+    with pytest.raises(ModelError, match="do not fit"):
+        SearchDevices(np.zeros((2, 3)), np.zeros((3, 1, 4)))
+    assert len(reference_genotypes(get_space("nasbench201"))) == 10
+    with pytest.raises(ConfigError, match="no shipped predictors"):
+        train_space_hypernetwork(WEIGHTS_FOLDER / "x", space_name="other")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "modnas", "objectives": ("error", "latency", "energy")}, "error and latency"),
+        ({"method": "auto", "hypernetwork": WEIGHTS_FOLDER}, "no use"),
+    ],
+)
+def test_plans_that_make_no_sense(options, message):
+    with pytest.raises(ConfigError, match=message):
+        SearchPlan(**options)

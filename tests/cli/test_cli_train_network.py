@@ -151,6 +151,7 @@ def test_killed_without_warning_it_ends_in_the_same_weights(tmp_path: Path) -> N
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(100) == -signal.SIGKILL
+    assert (tmp_path / "killed.checkpoint").exists()  # it was killed while training, not before
     assert not (tmp_path / "killed.safetensors").exists()
     for name in ("killed", "whole"):
         assert main(argv(name)) == 0

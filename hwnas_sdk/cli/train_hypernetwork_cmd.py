@@ -13,7 +13,7 @@ SCHEMES = ("mgd", "mean", "sequential", "sampled")
 ESTIMATORS = ("exact", "reinmax", "straight-through", "gdas")
 
 
-@click.command(short_help="Proposes networks for any device and preference (MODNAS).")
+@click.command(short_help="Proposes networks for any device (MODNAS).")
 @click.option(
     "-o",
     "--output",

@@ -78,7 +78,7 @@ class SearchPlan:
                 "a search needs error and latency among its objectives",
                 hint="add a third one if you like: --objectives error,latency,energy",
             )
-        if self.method == "modnas" and self.objectives != ("error", "latency"):
+        if self.method == "modnas" and set(self.objectives) != {"error", "latency"}:
             raise ConfigError(
                 "a hypernetwork answers error and latency only",
                 hint="--method auto for other objectives",

@@ -126,7 +126,8 @@ def test_a_board_classifies_like_the_host(tmp_path: Path) -> None:
     assert answer["accuracy_pct"] == pytest.approx(made.metrics["test_accuracy_pct"])
     assert answer["outputs_match"] is True
     assert answer["latency_ms"] > 0
-    assert [m.artifact_sha256 for m in stored] == [made.artifact.sha256]
+    # More than one where the machine was not quiet.
+    assert {m.artifact_sha256 for m in stored} == {made.artifact.sha256}
 
 
 def fake_answer(tmp_path: Path, change=None, *, uri: str = "fake://?mode=ok", n: int = 130):

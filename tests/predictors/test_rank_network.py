@@ -44,6 +44,7 @@ def encoder():
         return ArchitectureEncoder(SPACE)
 
 
+@pytest.mark.slow
 class TestNetwork(RankConformance):
     @pytest.fixture
     def space(self):
@@ -128,6 +129,7 @@ def test_a_family_is_on_one_side_only():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["efron", "pairwise", "paper_eq8"])
 def test_other_losses_train(encoder, loss):
     genes, error, cost = labels()

@@ -48,6 +48,7 @@ def test_official_order_of_all_rows(space: NasBench201, table: dict[str, list[ob
         assert space.index(arch) == i
 
 
+@pytest.mark.slow
 def test_families_of_all_rows(space: NasBench201, table: dict[str, list[object]]) -> None:
     first: dict[object, int] = {}
     dead = 0

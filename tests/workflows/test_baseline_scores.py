@@ -27,6 +27,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(GatesModel, "epochs", 60)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short")
 @pytest.mark.parametrize("name", FIT_SCORES)
 def test_scores_order_errors_and_latencies(name):

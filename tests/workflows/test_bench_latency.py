@@ -78,6 +78,7 @@ def test_contract_keys_and_order(tables):
     assert [(e.done, e.total) for e in events] == [(1, 2), (2, 2)]
 
 
+@pytest.mark.slow
 def test_plots_are_drawn_where_asked(tables, tmp_path):
     assert bench(tables)["plots"] == []
     for model, n_drawn in (("bayes", 2), ("flops", 1)):  # flops states no interval
@@ -137,6 +138,7 @@ def test_only_the_samples_of_an_unseen_device_are_read(tables, tmp_path, monkeyp
     np.testing.assert_array_equal(predictions[0], predictions[1])
 
 
+@pytest.mark.slow
 def test_leave_one_out_learns_from_all_others(tables):
     answer = bench(tables, train_devices=[], devices=["a", "b", "c"], leave_one_out=True)
     assert answer["mean_spearman"] > 0.95
@@ -183,6 +185,7 @@ def test_missing_tables_and_rows_are_data_errors(tables, tmp_path):
 # --- public tables ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(("references", "at_least"), [("ours", 0.972), ("paper", 0.968)])
 def test_unseen_public_devices(shared_data, references, at_least):
@@ -195,6 +198,7 @@ def test_unseen_public_devices(shared_data, references, at_least):
     assert 0.85 < np.mean([f["coverage90"] for f in figures]) < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_missing_public_values_and_energy(shared_data):
     known = ["cifar10_edgegpu", "cifar10_raspi4", "cifar10_pixel3"]

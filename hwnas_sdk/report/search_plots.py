@@ -82,7 +82,8 @@ def draw_radar(methods: Mapping[str, Mapping[str, float]], *, path: Path) -> Pat
             )  # fmt: skip
         axes.set_xticks(angles, devices, fontsize=8.5)
         axes.set_yticks([-np.log10(1.0 - t) for t in ticks], [f"{t:g}" for t in ticks], fontsize=7)
-        axes.set_rlabel_position(90.0)  # between two devices, for six of them
+        # Between two devices, for six of them. Typed as plain axes, though it is polar.
+        axes.set_rlabel_position(90.0)  # type: ignore[attr-defined]
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.12, 0.5))
         return figure
 

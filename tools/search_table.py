@@ -163,10 +163,8 @@ def page(state: Mapping[str, Any], devices: Sequence[str]) -> str:
     answers = {row.name: state["answers"][row.name] for row in ROWS if row.name in state["answers"]}
     samples, seeds = state["question"]["samples"], state["question"]["seeds"]
     lines = [INTRODUCTION.format(samples=samples), f"{seeds} seeds.", ""]
-    lines += [
-        "| method | mean | spread | " + " | ".join(devices) + " | distinct | search s | fit s |"
-    ]
-    lines += ["|---" * (len(devices) + 6) + "|"]
+    heads = ["method", "mean", "spread", *devices, "distinct", "search s", "ask s", "train s"]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in ROWS:
         answer = answers.get(row.name)
         if answer is not None:
@@ -201,7 +199,8 @@ def _line(row: Row, answer: Mapping[str, Any], devices: Sequence[str]) -> str:
     cells += [
         f"{np.mean([of[d]['n_distinct'] for d in devices]):.0f}",
         f"{np.mean([of[d]['search_seconds'] for d in devices]):.2f}",
-        f"{np.mean([of[d]['fit_seconds'] for d in devices]):.1f}",
+        f"{np.mean([of[d]['ask_seconds'] for d in devices]):.1f}",
+        f"{np.mean([of[d]['train_seconds'] for d in devices]):.0f}",
     ]
     return "| " + " | ".join(cells) + " |"
 

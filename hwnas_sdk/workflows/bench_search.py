@@ -20,10 +20,10 @@ from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.encodings import live_edges, structural_features
 from hwnas_sdk.report.search_plots import Found, draw_fronts
 from hwnas_sdk.spaces import get_space
-from hwnas_sdk.store.tables import DEAD_ERROR_PCT, load_tables
+from hwnas_sdk.store.tables import DEAD_ERROR_PCT, BenchTables, load_tables
 from hwnas_sdk.workflows.entrants import find_method
 from hwnas_sdk.workflows.entrants.entry import TASK, Contest, Entry
 from hwnas_sdk.workflows.search_protocol import (
@@ -71,7 +71,9 @@ def run_bench_search(
     Returns the JSON document of the contract. With several rounds the figures of a device are
     those of all revealed candidates together, and ``last_round`` holds those of the last round's
     candidates alone. ``search_seconds`` is one search with its scoring and choice;
-    ``fit_seconds`` the fitting of both models before it; ``revealed`` what a method was shown.
+    ``fit_seconds`` the fitting of both models before it; ``ask_seconds`` choosing which accuracies
+    to ask for (their models included), ``train_seconds`` the training of what all devices share,
+    once per seed; ``revealed`` what a method was shown.
 
     Raises: ConfigError for impossible plans and unknown devices; DataError for missing tables or
         too few usable rows.
@@ -87,14 +89,15 @@ def run_bench_search(
         seeds=seeds,
         references=references,
     )
-    table = _read(data_dirs, plan)
+    tables = load_tables(data_dirs)
+    contest = _contest(tables, plan)
     answers: dict[str, dict[str, Any]] = {}
     found: dict[str, Found] = {}
     total = len(plan.devices) * plan.seeds
     for device in plan.devices:
         repeats = []
         for seed in range(plan.seeds):
-            repeats.append(_repeat(plan, table, device, seed))
+            repeats.append(_repeat(plan, tables, contest, device, seed))
             done = len(answers) * plan.seeds + seed + 1
             value = repeats[-1]["all"]["normalized_hv"]
             on_event(Event(TASK, done, total, f"{device}, seed {seed}: {value:.4f}"))
@@ -125,28 +128,32 @@ def run_bench_search(
     return result
 
 
-def _read(data_dirs: Sequence[Path], plan: SearchBenchPlan) -> Contest:
-    tables = load_tables(data_dirs)
+def _contest(tables: BenchTables, plan: SearchBenchPlan) -> Contest:
     for device in (*plan.train_devices, *plan.devices):
         tables.device(device)  # names a device the tables do not have
-    space = get_space("nasbench201")
     features = structural_features(tables.genotypes)
-    alive = np.array([not space.is_dead(space.architecture(g)) for g in tables.genotypes])
-    latencies = {device: tables.device(device)[alive] for device in plan.train_devices}
+    alive = live_edges(tables.genotypes).any(axis=1)  # `tables.live` looks at errors
+    known = {device: tables.device(device) for device in plan.train_devices}
     return Contest(
-        space=space,
-        tables=tables,
-        prior=LatencyPrior.fit(features[alive], latencies),
+        space=get_space("nasbench201"),
+        genotypes=tables.genotypes,
+        index=tables.index,
+        known=known,
+        prior=LatencyPrior.fit(
+            features[alive], {name: column[alive] for name, column in known.items()}
+        ),
         features=features,
         row_of={tuple(g): row for row, g in enumerate(tables.genotypes.tolist())},
         alive=alive,
     )
 
 
-def _repeat(plan: SearchBenchPlan, contest: Contest, device: str, seed: int) -> dict[str, Any]:
+def _repeat(
+    plan: SearchBenchPlan, tables: BenchTables, contest: Contest, device: str, seed: int
+) -> dict[str, Any]:
     """One device, one seed: propose, reveal, repeat; then judge."""
-    error_pct = contest.tables.error_pct("cifar10")
-    latency_ms = contest.tables.device(device)
+    error_pct = tables.error_pct("cifar10")
+    latency_ms = tables.device(device)
     known = np.isfinite(error_pct) & np.isfinite(latency_ms)
     within = np.zeros(len(known), dtype=np.bool_)
     within[known] = error_pct[known] < DEAD_ERROR_PCT
@@ -178,8 +185,11 @@ def _repeat(plan: SearchBenchPlan, contest: Contest, device: str, seed: int) -> 
         "all": figures,
         "found": Found(truth[everything], truth[front], figures["normalized_hv"]),
         "last": judge.figures(proposals[-1]),
-        "search_seconds": float(np.mean(entry.spent["search"])),
-        "fit_seconds": float(np.mean(entry.spent["fit"])) if entry.spent["fit"] else 0.0,
+        # A search and its fit are those of one round; the others happen once.
+        "search_seconds": entry.spent["search"] / plan.rounds,
+        "fit_seconds": entry.spent["fit"] / plan.rounds,
+        "ask_seconds": entry.spent["ask"],
+        "train_seconds": entry.spent["train"],
         "revealed": oracle.revealed,
         "notes": entry.notes,
     }
@@ -192,7 +202,7 @@ def _summary(plan: SearchBenchPlan, repeats: Sequence[Mapping[str, Any]]) -> dic
     values = [r["all"]["normalized_hv"] for r in repeats]
     answer["normalized_hv_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     answer["hv_true"] = repeats[0]["hv_true"]
-    for key in ("search_seconds", "fit_seconds"):
+    for key in ("search_seconds", "fit_seconds", "ask_seconds", "train_seconds"):
         answer[key] = round(_mean(r[key] for r in repeats), 3)
     answer["revealed"] = repeats[-1]["revealed"]
     answer.update(repeats[-1]["notes"])

@@ -15,7 +15,8 @@ DEVICES = "a,b,c"
 def answer(value):
     figures = {
         "normalized_hv": value, "normalized_hv_sd": 0.001, "n_distinct": 24.0,
-        "search_seconds": 1.0, "fit_seconds": 2.0,
+        "search_seconds": 1.0, "ask_seconds": 2.0,
+        "train_seconds": 3.0,
     }  # fmt: skip
     return {"mean_normalized_hv": value, "devices": dict.fromkeys("abc", figures)}
 

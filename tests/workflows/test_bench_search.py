@@ -51,17 +51,19 @@ def small_folder(shared_data, tmp_path):
     keep = pa.array(np.arange(15625) % 2 == 0)
     main = pq.read_table(shared_data / "nasbench201.parquet").filter(keep)
     latency = pq.read_table(shared_data / "nasbench201_latency.parquet").filter(keep)
-    pq.write_table(main, tmp_path / "nasbench201.parquet")
 
     def write(column=None, values=None):
-        table = latency
-        if column is not None:
-            at = table.column_names.index(column)
-            table = table.set_column(at, column, pa.array(values))
-        pq.write_table(table, tmp_path / "nasbench201_latency.parquet")
+        for table, name in ((main, "nasbench201"), (latency, "nasbench201_latency")):
+            if column in table.column_names:
+                at = table.column_names.index(column)
+                altered = table.set_column(at, column, pa.array(values))
+                pq.write_table(altered, tmp_path / f"{name}.parquet")
+        if column is None:
+            pq.write_table(main, tmp_path / "nasbench201.parquet")
+            pq.write_table(latency, tmp_path / "nasbench201_latency.parquet")
         return tmp_path
 
-    write.latency = latency
+    write.latency, write.main = latency, main
     return write
 
 
@@ -116,8 +118,8 @@ def test_nsga2_document(small_folder, quick):
     assert [event.done for event in heard] == [1, 2, 3, 4]
 
 
-def proposals_on(folder, monkeypatch, **options):
-    """Rows proposed for fpga, and the rows whose latency was shown."""
+def proposals_on(folder, monkeypatch, *, method="nsga2", asked=None, **options):
+    """Rows proposed for fpga, rows whose latency was shown; `asked` gets those of errors."""
     seen = []
 
     class Spy(Oracle):
@@ -125,8 +127,13 @@ def proposals_on(folder, monkeypatch, **options):
             seen.extend(rows.tolist())
             return super().latencies(rows)
 
+        def errors(self, rows):
+            if asked is not None:
+                asked.update(rows.tolist())
+            return super().errors(rows)
+
     proposed = []
-    method = find_method("nsga2")
+    method = find_method(method)
 
     def spying(entry):
         proposed.extend(method(entry))
@@ -140,15 +147,24 @@ def proposals_on(folder, monkeypatch, **options):
 
 
 @pytest.mark.slow
-def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch):
-    """Other latencies everywhere but on the samples: the same candidates."""
-    folder = small_folder()
-    proposed, shown = proposals_on(folder, monkeypatch)
+@pytest.mark.parametrize("method", ["nsga2", "auto", "rank", "modnas"])
+def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch, method):
+    """Other latencies and accuracies everywhere but where they were shown: the same candidates."""
+    monkeypatch.setattr(modnas, "EPOCHS", 1)
+    options, asked = {"method": method, "train_accuracies": 30}, set()
+    proposed, shown = proposals_on(small_folder(), monkeypatch, asked=asked, **options)
     assert len(shown) == 10
+    assert len(asked) == 30
+    rng = np.random.default_rng(0)
     column = small_folder.latency["fpga"].to_numpy().copy()
     hidden = ~np.isin(np.arange(len(column)), list(shown))
-    column[hidden] = np.random.default_rng(0).permutation(column[hidden]) + 1.0
-    again, _ = proposals_on(small_folder("fpga", column), monkeypatch)
+    column[hidden] = rng.permutation(column[hidden]) + 1.0
+    small_folder("fpga", column)
+    accuracy = small_folder.main["cifar10_test_acc"].to_numpy().copy()
+    hidden = ~np.isin(np.arange(len(accuracy)), list(asked))
+    accuracy[hidden] = rng.uniform(50.0, 99.0, hidden.sum())
+    folder = small_folder("cifar10_test_acc", accuracy)
+    again, _ = proposals_on(folder, monkeypatch, **options)
     np.testing.assert_array_equal(again, proposed)
 
 
@@ -242,6 +258,14 @@ def test_claim(shared_data, tmp_path):
         for answer in result["devices"].values()
     )
     assert Path(result["plots"][0]).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_evolution_keeps_its_figure(shared_data):
+    """What `nsga2` is documented with, on three of the devices and one of the seeds."""
+    devices = ("titan_rtx_256", "pixel2", "eyeriss")
+    result = run_bench_search([shared_data], method="nsga2", devices=devices, seeds=1)
+    assert result["mean_normalized_hv"] >= 0.99
 
 
 @pytest.mark.slow

@@ -52,9 +52,8 @@ def _run(entry: Entry, *, active: bool) -> list[Rows]:
     plan = entry.plan
     latency_rows = entry.reference_rows()
     everything = np.flatnonzero(entry.eligible)
-    with entry.timed("fit"):
-        latency = entry.fit_latency(latency_rows)
-        error_rows = _active_rows(entry, latency, latency_rows) if active else entry.accuracy_rows()
+    with entry.timed("ask"):
+        error_rows = _active_rows(entry, latency_rows) if active else entry.accuracy_rows()
     entry.notes["accuracy_sampling"] = "active" if active else "latin hypercube"
     proposals: list[Rows] = []
     for number in range(plan.rounds):
@@ -74,9 +73,10 @@ def _run(entry: Entry, *, active: bool) -> list[Rows]:
     return proposals
 
 
-def _active_rows(entry: Entry, latency: LatencyModel, latency_rows: Rows) -> Rows:
+def _active_rows(entry: Entry, latency_rows: Rows) -> Rows:
     """Rows whose accuracy is asked for: stratified first, then by expected hypervolume."""
     n = entry.plan.train_accuracies
+    latency = entry.fit_latency(latency_rows)
     rows = entry.accuracy_rows(max(min(n, 10), round(STRATIFIED_SHARE * n)))
     everything = np.flatnonzero(entry.eligible)
     while len(rows) < n:
@@ -113,7 +113,7 @@ def _predict(
     latency_rows: Rows,
 ) -> tuple[Floats, Floats]:
     """Mean and sd of both objectives of `rows`; what was revealed is known."""
-    values, sd = entry.both(accuracy, latency)(entry.contest.tables.genotypes[rows])
+    values, sd = entry.both(accuracy, latency)(entry.contest.genotypes[rows])
     for column, known, reveal in (
         (0, error_rows, entry.oracle.errors),
         (1, latency_rows, entry.oracle.latencies),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +20,42 @@ from hwnas_sdk.predictors.encodings import live_edges, structural_features
 from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.spaces import Genotypes, SearchSpace
-from hwnas_sdk.store.tables import BenchTables
 from hwnas_sdk.workflows.search_protocol import Floats, Oracle, Rows, SearchBenchPlan
 
 TASK: Final = "bench search"
 Predict = Callable[[Genotypes], tuple[Floats, Floats]]
 """Genotypes (n, 6) -> mean and sd of (error_pct, latency_ms), two (n, 2)."""
 
+Phase = Literal["ask", "train", "fit", "search"]
 _STRATIFIED_DRAWS: Final = 200
 
 
 @dataclass
 class Contest:
-    """What every method may know for free: the space, its rows, and the training devices."""
+    """What every method may know for free: the space, its rows, and the training devices.
+
+    The tables themselves are not here: errors and the unseen devices' latencies come from the
+    oracle of an entry only, which counts them.
+
+    Attributes:
+        genotypes, index: of each row, (n, 6) and official index (n,).
+        known: latencies of the training devices, (n,) each.
+        prior: fitted on them.
+        features: structural features of each row, (n, F).
+        row_of: row of each genotype.
+        alive: rows whose output depends on the input, (n,).
+        shared: models that do not depend on the unseen device, by what they depend on.
+    """
 
     space: SearchSpace
-    tables: BenchTables
+    genotypes: Genotypes
+    index: NDArray[np.int64]
+    known: Mapping[str, Floats]
     prior: LatencyPrior
     features: Floats
     row_of: dict[tuple[int, ...], int]
     alive: NDArray[np.bool_]
     shared: dict[Any, Any] = field(default_factory=dict)
-    """Models that do not depend on the unseen device, by what they depend on."""
 
     def rows(self, genotypes: Genotypes) -> Rows:
         """Row of each genotype, -1 where the table has none."""
@@ -54,7 +68,7 @@ class Entry:
 
     Attributes:
         eligible: rows with known values that are alive, (n,).
-        spent: seconds of each "fit" and "search".
+        spent: seconds of all of a kind together; see `timed`.
         notes: what a method wants to say in the result.
     """
 
@@ -65,15 +79,15 @@ class Entry:
     device: str
     seed: int
     on_event: EventSink = ignore
-    spent: dict[str, list[float]] = field(default_factory=lambda: {"fit": [], "search": []})
+    spent: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(get_args(Phase), 0.0))
     notes: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Count the time inside as "fit" or "search"."""
+    def timed(self, phase: Phase) -> Iterator[None]:
+        """Count the time inside: choosing what to ask, training once, fitting, or searching."""
         started = time.perf_counter()
         yield
-        self.spent[what].append(time.perf_counter() - started)
+        self.spent[phase] += time.perf_counter() - started
 
     def child_seed(self, *names: Any) -> int:
         """Seed of a part of this entry."""
@@ -108,7 +122,7 @@ class Entry:
             return d_optimal_references(
                 contest.prior, contest.features, self.plan.samples, eligible=self.eligible
             )
-        row_of = {int(index): row for row, index in enumerate(contest.tables.index)}
+        row_of = {int(index): row for row, index in enumerate(contest.index)}
         rows = [row_of.get(index, -1) for index in PAPER_INDICES]
         if any(row < 0 or not self.eligible[row] for row in rows):
             raise DataError(
@@ -122,7 +136,7 @@ class Entry:
 
     def fit_accuracy(self, rows: Rows) -> AccuracyModel:
         """Accuracy model of some rows."""
-        return AccuracyModel.fit(self.contest.tables.genotypes[rows], self.oracle.errors(rows))
+        return AccuracyModel.fit(self.contest.genotypes[rows], self.oracle.errors(rows))
 
     def fit_latency(self, rows: Rows) -> LatencyModel:
         """Latency model of the unseen device from some rows."""
@@ -175,7 +189,7 @@ class Entry:
         k: int | None = None,
     ) -> Rows:
         """The candidates among `rows`, by expected hypervolume; values and sd (len(rows), 2)."""
-        genotypes = self.contest.tables.genotypes[rows]
+        genotypes = self.contest.genotypes[rows]
         chosen = choose_candidates(
             values,
             sd,

@@ -76,20 +76,21 @@ def _trained(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:
     error_rows = entry.accuracy_rows()
     key = ("modnas", entry.seed, error_rows.tobytes(), latency_rows.tobytes())
     shared = entry.contest.shared
-    with entry.timed("fit"):
-        if key not in shared:
+    entry.oracle.errors(error_rows)  # of every device that uses what was learned from them
+    if key not in shared:
+        with entry.timed("train"):
             accuracy = entry.fit_accuracy(error_rows)
-            shared[key] = train_hypernetwork(
+            net = train_hypernetwork(
                 entry.contest.space,
                 accuracy.predict(whole_space(entry.contest.space)).mean,
                 search_devices(entry, latency_rows),
                 plan_of(seed=int(child_rng(entry.seed, TASK, "modnas").integers(2**31))),
                 on_event=entry.on_event,
             ).hypernetwork
-        else:
-            entry.oracle.errors(error_rows)  # known to this device's method as well
-    net: MetaHypernetwork = shared[key]
-    return net
+        shared[key] = net, entry.spent["train"]
+    trained: MetaHypernetwork
+    trained, entry.spent["train"] = shared[key]
+    return trained
 
 
 def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
@@ -97,11 +98,10 @@ def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
     contest = entry.contest
     key = ("search devices", latency_rows.tobytes())
     if key not in contest.shared:
-        names = entry.plan.train_devices
         costs = known_costs(contest.prior, whole_space(contest.space))
         vectors = []
-        for device in names:
-            seen = contest.tables.device(device)[latency_rows]
+        for device, column in contest.known.items():
+            seen = column[latency_rows]
             if not np.isfinite(seen).all():
                 raise DataError(f"{device}: some reference latencies are missing")
             vectors.append(device_vector([seen]))

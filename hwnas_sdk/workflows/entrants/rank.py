@@ -40,7 +40,7 @@ def rank(entry: Entry) -> list[Rows]:
             costs[measured] = entry.oracle.latencies(error_rows[measured])
             predictor = RankPredictor.fit(
                 contest.space,
-                contest.tables.genotypes[error_rows],
+                contest.genotypes[error_rows],
                 entry.oracle.errors(error_rows),
                 {entry.device: np.maximum(costs, 1e-6)},
                 seed=entry.child_seed("rank", number),

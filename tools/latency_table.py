@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from bench_state import BenchState
 
-from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS
 from hwnas_sdk.workflows.bench_latency import run_bench_latency
 from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
@@ -95,33 +95,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = options.models.split(",") if options.models else list(TRANSFER_MODELS)
     known, unseen = options.train_devices.split(","), options.devices.split(",")
     question = {"known": known, "unseen": unseen, "samples": options.samples}
-    state: dict[str, Any] = {"question": question, "answers": {}}
-    if options.state.exists():
-        state = json.loads(options.state.read_text())
-        if state["question"] != question:
-            sys.exit(f"{options.state} answers another question; delete it or name another")
-    answers: dict[str, Any] = state["answers"]
-    for job in jobs(models):
-        if job.key in answers or options.page_only:
-            continue
-        started = time.monotonic()
-        answers[job.key] = run_bench_latency(
-            options.data,
-            train_devices=known,
-            devices=known if job.leave_one_out else unseen,
-            samples=options.samples,
-            model=job.model,
-            references=job.references,
-            leave_one_out=job.leave_one_out,
-            seed=job.seed,
-        )
-        options.state.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(options.state, json.dumps(state).encode())
-        print(f"{time.monotonic() - started:6.1f} s  {job.key}", file=sys.stderr, flush=True)
+    state = BenchState(options.state, question)
+    for job in () if options.page_only else jobs(models):
+        state.compute(job.key, partial(bench, job, options, known, unseen))
+    answers = state.answers
     if not answers:
         sys.exit("nothing was run yet: leave out --page-only")
     options.out.write_text(page(models, question, answers))
     return 0
+
+
+def bench(
+    job: Job, options: argparse.Namespace, known: Sequence[str], unseen: Sequence[str]
+) -> dict[str, Any]:
+    """What the bench says of one job."""
+    return run_bench_latency(
+        options.data,
+        train_devices=known,
+        devices=known if job.leave_one_out else unseen,
+        samples=options.samples,
+        model=job.model,
+        references=job.references,
+        leave_one_out=job.leave_one_out,
+        seed=job.seed,
+    )
 
 
 def page(models: Sequence[str], question: dict[str, Any], answers: dict[str, Any]) -> str:

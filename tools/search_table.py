@@ -10,17 +10,18 @@ version of the code and is to be deleted when that changes.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from bench_state import BenchState
 
-from hwnas_sdk.core.files import write_bytes_atomic, write_text_atomic
+from hwnas_sdk.core.files import write_text_atomic
 from hwnas_sdk.report.search_plots import draw_curves, draw_radar, table_of
 from hwnas_sdk.workflows.bench_search import HELP_UNSEEN_DEVICES, run_bench_search
 from hwnas_sdk.workflows.entrants import METHODS
@@ -103,65 +104,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     devices = options.devices.split(",")
     question = {"devices": devices, "samples": options.samples, "seeds": options.seeds}
-    state: dict[str, Any] = {"question": question, "answers": {}, "ablations": {}}
-    if options.state.exists():
-        state = json.loads(options.state.read_text())
-        if state["question"] != question:
-            sys.exit(f"{options.state} answers another question; delete it or name another")
-
-    def keep() -> None:
-        options.state.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(options.state, json.dumps(state).encode())
-
+    state = BenchState(options.state, question)
     wanted = options.rows.split(",") if options.rows else [row.name for row in ROWS]
     unknown = set(wanted) - {row.name for row in ROWS} - {"ablations"}
     if unknown:
         sys.exit(f"no row is called {', '.join(sorted(unknown))}")
-    for row in ROWS:
-        if row.name not in wanted or row.name in state["answers"] or options.page_only:
-            continue
-        started = time.monotonic()
-        state["answers"][row.name] = run_bench_search(
-            options.data, method=row.method, devices=devices, train_accuracies=row.accuracies,
-            samples=options.samples, candidates=row.candidates, rounds=row.rounds,
-            seeds=options.seeds, plots=IMAGES if row.name in ("auto", "modnas") else None,
-        )  # fmt: skip
-        keep()
-        print(f"{time.monotonic() - started:6.1f} s  {row.name}", file=sys.stderr, flush=True)
+    for row in () if options.page_only else ROWS:
+        if row.name in wanted:
+            state.compute(row.name, partial(bench, row, options, devices))
     if not options.page_only and (options.rows is None or "ablations" in wanted):
-        ablate(state["ablations"], keep)
+        for name, changes in trials():
+            state.compute(name, partial(ablate, changes))
     write_text_atomic(options.out, page(state, devices))
     return 0
+
+
+def bench(row: Row, options: argparse.Namespace, devices: Sequence[str]) -> dict[str, Any]:
+    """What the bench says for one row."""
+    return run_bench_search(
+        options.data,
+        method=row.method,
+        devices=devices,
+        train_accuracies=row.accuracies,
+        samples=options.samples,
+        candidates=row.candidates,
+        rounds=row.rounds,
+        seeds=options.seeds,
+        plots=IMAGES if row.name in ("auto", "modnas") else None,
+    )
 
 
 # --- modnas: ablations on the shipped predictors ------------------------------------------------
 
 
-def ablate(done: dict[str, Any], keep: Any) -> None:
-    """Update schemes over epochs, and user priors, with the shipped predictors."""
-    import tempfile
+def trials() -> list[tuple[str, dict[str, Any]]]:
+    """Update schemes over epochs, and user priors, by name."""
+    named = [(f"scheme {scheme}", {"scheme": scheme}) for scheme in SCHEMES]
+    return named + [(f"bound {bound:g}", {"bound": bound, "epochs": 20}) for bound in BOUNDS]
 
+
+def ablate(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """One training from the shipped predictors."""
     from hwnas_sdk.workflows.train_hypernetwork import train_space_hypernetwork
 
-    trials = [(f"scheme {scheme}", {"scheme": scheme}) for scheme in SCHEMES]
-    trials += [(f"bound {bound:g}", {"bound": bound, "epochs": 20}) for bound in BOUNDS]
-    for name, changes in trials:
-        if name in done:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            answer = train_space_hypernetwork(Path(folder) / "net.safetensors", **changes)
-        done[name] = {"history": answer["history"], "duration_s": answer["duration_s"]}
-        keep()
-        print(f"{answer['duration_s']:6.1f} s  {name}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = train_space_hypernetwork(Path(folder) / "net.safetensors", **changes)
+    return {"history": answer["history"], "duration_s": answer["duration_s"]}
 
 
 # --- the page -----------------------------------------------------------------------------------
 
 
-def page(state: Mapping[str, Any], devices: Sequence[str]) -> str:
+def page(state: BenchState, devices: Sequence[str]) -> str:
     """The whole page."""
-    answers = {row.name: state["answers"][row.name] for row in ROWS if row.name in state["answers"]}
-    samples, seeds = state["question"]["samples"], state["question"]["seeds"]
+    answers = {row.name: state.answers[row.name] for row in ROWS if row.name in state.answers}
+    samples, seeds = state.question["samples"], state.question["seeds"]
     lines = [INTRODUCTION.format(samples=samples), f"{seeds} seeds.", ""]
     heads = ["method", "mean", "spread", *devices, "distinct", "search s", "ask s", "train s"]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -184,7 +181,7 @@ def page(state: Mapping[str, Any], devices: Sequence[str]) -> str:
     for name in ("auto", "modnas"):
         if name in answers:
             lines += ["", f"![Fronts of {name}, seed 0](img/search-{name}-fronts.png)"]
-    return "\n".join([*lines, *_ablations(state["ablations"])]) + "\n"
+    return "\n".join([*lines, *_ablations(state.answers)]) + "\n"
 
 
 def _line(row: Row, answer: Mapping[str, Any], devices: Sequence[str]) -> str:

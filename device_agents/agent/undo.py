@@ -173,7 +173,7 @@ class Settings:
             if path != self._shared:
                 try:
                     self._undo_for_others(path)
-                except Exception:
+                except Exception:  # whatever somebody else's note does, it must cost no lease
                     traceback.print_exc()
 
     def _undo_for_others(self, path: str) -> None:

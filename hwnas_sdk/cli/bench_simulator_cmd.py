@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hwnas_sdk.cli.bench_options import plots_option
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, verb
 
@@ -44,12 +45,7 @@ _OPERATORS = ("conv3x3", "conv1x1", "avgpool")
     help="Convention of the figures that lead; both are printed.  "
     "[default: the one of the published column]",
 )
-@click.option(
-    "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Also draw a roofline and a scatter plot there.",
-)
+@plots_option("Also draw a roofline and a scatter plot there.")
 @click.option(
     "--every",
     type=click.IntRange(min=1, max=100),

@@ -8,6 +8,7 @@ import click
 
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import seed_option, verb
+from hwnas_sdk.cli.train_options import show_trained, weights_option
 
 
 @click.command(short_help="Predicts the error of a trained architecture.")
@@ -25,13 +26,7 @@ from hwnas_sdk.cli.options import seed_option, verb
     help="Your own errors instead: .csv or .parquet with columns arch and error_pct or "
     "accuracy_pct.",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write (.safetensors); the card is written beside it.",
-)
+@weights_option()
 @click.option(
     "--dataset",
     default="cifar10",
@@ -80,11 +75,4 @@ def accuracy(
         seed=seed,
         on_event=app.progress,
     )
-
-    def draw(console: object) -> None:
-        from hwnas_sdk.cli.render import facts
-
-        shown = {k: v for k, v in answer.items() if k not in ("metrics", "plan")}
-        console.print(facts({**shown, **answer["metrics"]}))  # type: ignore[attr-defined]
-
-    app.show(answer, draw)
+    show_trained(app, answer, left_out=("plan",))

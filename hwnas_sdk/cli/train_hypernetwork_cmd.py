@@ -8,19 +8,14 @@ import click
 
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import seed_option, verb
+from hwnas_sdk.cli.train_options import show_trained, weights_option
 
 SCHEMES = ("mgd", "mean", "sequential", "sampled")
 ESTIMATORS = ("exact", "reinmax", "straight-through", "gdas")
 
 
 @click.command(short_help="Proposes networks for any device (MODNAS).")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write (.safetensors); the card is written beside it.",
-)
+@weights_option()
 @click.option(
     "--scheme",
     type=click.Choice(SCHEMES),
@@ -63,11 +58,4 @@ def hypernetwork(
         seed=seed,
         on_event=app.progress,
     )
-
-    def draw(console: object) -> None:
-        from hwnas_sdk.cli.render import facts
-
-        shown = {k: v for k, v in answer.items() if k not in ("history", "plan", "metrics")}
-        console.print(facts({**shown, **answer["metrics"]}))  # type: ignore[attr-defined]
-
-    app.show(answer, draw)
+    show_trained(app, answer, left_out=("history", "plan"))

@@ -10,6 +10,7 @@ import click
 from hwnas_sdk.cli.bench_options import train_devices_option
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, seed_option, verb
+from hwnas_sdk.cli.train_options import weights_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
     metavar="A,B,..",
     help="Devices to judge the result on; they teach it nothing.",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write (.safetensors); the card is written beside it.",
-)
+@weights_option()
 @click.option(
     "--metric",
     type=click.Choice(["latency", "energy"]),

@@ -10,6 +10,7 @@ import click
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.lab import SETTINGS, make_settings, open_lab, show_plan
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
+from hwnas_sdk.cli.train_options import weights_option
 from hwnas_sdk.core.errors import MeasurementError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ TASKS = ("digits", "cifar10", "cifar100", "imagenet16_120")
     metavar="DIR",
     help="Folder with the task's files as published (Python version).",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights to write (.safetensors); a card (.json) and the network (.onnx) go beside it.",
+@weights_option(
+    "Weights to write (.safetensors); a card (.json) and the network (.onnx) go beside it."
 )
 @click.option(
     "--epochs",

@@ -9,18 +9,13 @@ import click
 from hwnas_sdk.cli.bench_rank_cmd import LOSSES, MODELS, OBJECTIVES
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, seed_option, verb
+from hwnas_sdk.cli.train_options import show_trained, weights_option
 
 
 @click.command(short_help="A score that orders architectures for a device.")
 @data_option()
 @click.option("--device", required=True, metavar="NAME", help="A device of the tables.")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write (.safetensors); the card is written beside it.",
-)
+@weights_option()
 @click.option(
     "--train",
     type=click.IntRange(min=30),
@@ -81,10 +76,4 @@ def rank(
         seed=seed,
         on_event=app.progress,
     )
-
-    def draw(console: object) -> None:
-        from hwnas_sdk.cli.render import facts
-
-        console.print(facts({**answer, **answer["metrics"], "metrics": None}))  # type: ignore[attr-defined]
-
-    app.show(answer, draw)
+    show_trained(app, answer)

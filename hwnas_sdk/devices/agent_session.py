@@ -262,15 +262,6 @@ class AgentSession(DeviceSession):
     def _options(self, job: MeasureJob) -> dict[str, Any]:
         return dict(options_of(job, governor=self._governor, providers=self._providers))
 
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self._name!r} is closed",
-                device_id=self._name,
-                code="session_closed",
-                hint="open a new one",
-            )
-
     def _spec_of(self, probe: Mapping[str, Any], *, uri: str) -> DeviceSpec:
         try:
             return spec_from_probe(probe, self._link.hello, name=self._name, uri=uri)

@@ -426,15 +426,6 @@ class CommandSession(DeviceSession):
             powers={} if link is None else link.powers(),
         )
 
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self._name!r} is closed",
-                device_id=self._name,
-                code="session_closed",
-                hint="open a new one",
-            )
-
 
 def _failed(ended: Ended | None) -> bool:
     return ended is not None and ended.error is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.types import DeviceSpec, Origin
 from hwnas_sdk.devices.jobs import JobResult, MeasureJob
@@ -35,6 +36,8 @@ class DeviceSession(ABC):
     spec: DeviceSpec
     origin: Origin
     needs_artifacts: bool
+    _name: str
+    _closed: bool
 
     @abstractmethod
     def probe(self) -> dict[str, Any]:
@@ -75,6 +78,16 @@ class DeviceSession(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the device back. Safe to call twice; every other call then raises."""
+
+    def _refuse_when_closed(self) -> None:
+        """First line of whatever needs the device. Raises: DeviceError (``session_closed``)."""
+        if self._closed:
+            raise DeviceError(
+                f"the session with {self._name!r} is closed",
+                device_id=self._name,
+                code="session_closed",
+                hint="open a new one",
+            )
 
     def __enter__(self) -> Self:
         """Return the session itself."""

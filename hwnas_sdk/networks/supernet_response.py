@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.networks.supernet import Supernet, SupernetConfig, one_hot
-from hwnas_sdk.networks.training.fit import TrainPlan, as_tensor, augmented, predictions, seeded
+from hwnas_sdk.networks.training.fit import TrainPlan, as_tensor, augmented, predictions
 from hwnas_sdk.networks.training.images import Images, ImageSplits, make_splits
 
 _MAX_SEED: Final = 2**63 - 1

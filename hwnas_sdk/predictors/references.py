@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.spaces import get_space
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -56,6 +57,12 @@ REFERENCE_SETS: Final[dict[str, tuple[str, ...]]] = {
         "|none~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|nor_conv_1x1~0|none~1|none~2|",
     ),
 }
+
+
+def reference_genotypes(name: str = "paper-10") -> Indices:
+    """Genotypes of a reference set, (10, 6)."""
+    space = get_space("nasbench201")
+    return np.array([space.decode(arch).genotype for arch in REFERENCE_SETS[name]], dtype=np.int64)
 
 
 def d_optimal_references(

@@ -38,11 +38,11 @@ class ExhaustiveSearcher(Searcher):
         while missing and self._next < len(self._order):
             numbers = self._order[self._next : self._next + missing]
             self._next += len(numbers)
-            genotypes = np.stack(np.unravel_index(numbers, self.space.choices), axis=1)
+            genotypes = self.space.grid(numbers)
             found.append(genotypes[self._may_ask(genotypes)])
             missing -= len(found[-1])
         none = np.empty((0, self.space.n_decisions), dtype=np.int64)
-        return np.concatenate([none, *found]).astype(np.int64)
+        return np.concatenate([none, *found])
 
     def _tell(self, told: Evaluated) -> None:
         del told

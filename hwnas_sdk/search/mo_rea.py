@@ -12,6 +12,7 @@ from hwnas_sdk import pareto
 from hwnas_sdk.search.base import Evaluated
 from hwnas_sdk.search.population import (
     PopulationSearcher,
+    check_sizes,
     crowding_distance,
     joined,
     places,
@@ -45,11 +46,7 @@ class MoReaSearcher(PopulationSearcher):
     ) -> None:
         """Start without members."""
         super().__init__(space, seed=seed, n_objectives=n_objectives)
-        if population < 2 or tournament_size < 1:
-            raise ValueError(
-                "a population needs at least 2 members and a tournament 1, "
-                f"got {population} and {tournament_size}"
-            )
+        check_sizes(population, tournament_size)
         self.population = population
         self.tournament_size = tournament_size
 

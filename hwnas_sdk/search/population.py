@@ -81,6 +81,15 @@ class PopulationSearcher(Searcher):
         return genotypes[self._may_ask(genotypes)][:n]
 
 
+def check_sizes(population: int, tournament_size: int) -> None:
+    """Raise ValueError for a population or tournament nobody can be chosen from."""
+    if population < 2 or tournament_size < 1:
+        raise ValueError(
+            "a population needs at least 2 members and a tournament 1, "
+            f"got {population} and {tournament_size}"
+        )
+
+
 def joined(first: Evaluated, second: Evaluated) -> Evaluated:
     """Rows of both, in order."""
     return Evaluated(

@@ -17,6 +17,7 @@ from hwnas_sdk.search.base import Evaluated, Values
 from hwnas_sdk.search.population import (
     Indices,
     PopulationSearcher,
+    check_sizes,
     crowding_distance,
     joined,
     places,
@@ -65,11 +66,7 @@ class RankSearcher(PopulationSearcher):
     ) -> None:
         """Start without members."""
         super().__init__(space, seed=seed, n_objectives=n_objectives)
-        if population < 2 or tournament_size < 1:
-            raise ValueError(
-                "a population needs at least 2 members and a tournament 1, "
-                f"got {population} and {tournament_size}"
-            )
+        check_sizes(population, tournament_size)
         if diversity not in get_args(Diversity):
             raise ValueError(
                 f"diversity is one of {', '.join(get_args(Diversity))}, not {diversity!r}"

@@ -45,6 +45,22 @@ class SearchSpace(ABC):
             product *= n
         return product
 
+    # --- numbers --------------------------------------------------------------------------------
+
+    def grid(self, numbers: NDArray[np.integer] | None = None) -> Genotypes:
+        """Genotypes by number, (n,) -> (n, n_decisions); None: all of a small space, in order.
+
+        Decisions are the digits of a number, the first one the most significant.
+        """
+        chosen = np.arange(self.size) if numbers is None else numbers
+        digits = np.unravel_index(np.asarray(chosen, dtype=np.int64), self.choices)
+        return np.stack(digits, axis=1).astype(np.int64)
+
+    def numbers(self, genotypes: Genotypes) -> NDArray[np.int64]:
+        """Inverse of `grid`, (n, n_decisions) -> (n,)."""
+        rows = tuple(np.asarray(genotypes, dtype=np.int64).T)
+        return np.asarray(np.ravel_multi_index(rows, self.choices), dtype=np.int64)
+
     # --- text ---------------------------------------------------------------------------------
 
     @abstractmethod

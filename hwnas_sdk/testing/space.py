@@ -35,6 +35,17 @@ class SpaceConformance:
         for arch in space.sample(self.n_samples, seed=1, live_only=False):
             assert space.decode(space.encode(arch)) == arch
 
+    def test_numbers_round_trip(self, space: SearchSpace) -> None:
+        """Every number is one genotype, and every genotype one number."""
+        rng = np.random.default_rng(2)
+        numbers = rng.integers(space.size, size=self.n_samples)
+        genotypes = space.grid(numbers)
+        assert (space.numbers(genotypes) == numbers).all()
+        for genotype in genotypes:
+            space.architecture(genotype)
+        ends = space.grid(np.array([0, space.size - 1]))
+        assert ends.tolist() == [[0] * space.n_decisions, [c - 1 for c in space.choices]]
+
     def test_samples_are_distinct_members_and_seeded(self, space: SearchSpace) -> None:
         """Sampling gives different, valid, live architectures, the same for the same seed."""
         methods: tuple[Literal["uniform", "lhs"], ...] = ("uniform", "lhs")

@@ -132,7 +132,8 @@ def _contest(tables: BenchTables, plan: SearchBenchPlan) -> Contest:
     for device in (*plan.train_devices, *plan.devices):
         tables.device(device)  # names a device the tables do not have
     features = structural_features(tables.genotypes)
-    alive = live_edges(tables.genotypes).any(axis=1)  # `tables.live` looks at errors
+    # Not `tables.live`, which looks at errors.
+    alive = np.asarray(live_edges(tables.genotypes).any(axis=1), dtype=np.bool_)
     known = {device: tables.device(device) for device in plan.train_devices}
     return Contest(
         space=get_space("nasbench201"),

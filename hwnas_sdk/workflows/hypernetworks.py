@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+EPOCHS: Final = 60
 _LEAST_SPREAD: Final = 1e-3  # of a device's references, relative to the largest
 
 
@@ -63,6 +64,15 @@ def device_vector(references: Sequence[Floats]) -> Floats:
     return np.concatenate(parts)
 
 
+def hypernetwork_plan(**changes: Any) -> ModnasPlan:
+    """How a hypernetwork is trained on predictions: quicker than the paper, which has images."""
+    from hwnas_sdk.search.modnas.loop import ModnasPlan
+
+    values = {"epochs": EPOCHS, "steps": 50, "preferences": 8, "estimator": "exact",
+              "learning_rate": 0.02, "weight_decay": 0.0, "evaluate_every": EPOCHS}  # fmt: skip
+    return ModnasPlan(**{**values, **changes})
+
+
 def train_hypernetwork(
     space: SearchSpace,
     error_pct: Floats,
@@ -79,7 +89,7 @@ def train_hypernetwork(
     Args:
         space: at most `search.modnas.objectives.LARGEST_TABLE` architectures.
         error_pct: predicted errors of the whole space, (size,), in the order of
-            `numpy.unravel_index` over ``space.choices``.
+            ``space.grid()``.
         devices: the search devices.
         plan: how to search.
         form: of the preference, see `HypernetworkPlan`.
@@ -101,7 +111,7 @@ def train_hypernetwork(
     )
 
     sizes = space.choices
-    live = ~traits_of(space).dead(whole_space(space))
+    live = ~traits_of(space).dead(space.grid())
     costs = torch.stack(
         [
             torch.stack([scaled_table(metric, live, sizes) for metric in device])
@@ -130,10 +140,3 @@ def known_costs(prior: LatencyPrior, genotypes: Genotypes) -> Floats:
     weights = prior.mean + np.sqrt(len(prior.deviations)) * prior.deviations
     costs: Floats = weights @ prior.standardise(structural_features(genotypes)).T
     return costs
-
-
-def whole_space(space: SearchSpace) -> Genotypes:
-    """Every genotype, in the order of `numpy.unravel_index`, (size, d)."""
-    numbers = np.unravel_index(np.arange(space.size), space.choices)
-    genotypes: Genotypes = np.stack(numbers, axis=1).astype(np.int64)
-    return genotypes

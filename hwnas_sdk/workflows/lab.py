@@ -309,7 +309,7 @@ class Lab:
         space: SearchSpace,
         *,
         on: DeviceSession,
-        method: str = "nsga2",
+        method: str = "auto",
         candidates: int = 24,
         objectives: Sequence[str] = ("error", "latency"),
         folded: bool = True,

@@ -19,7 +19,7 @@ from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
-from hwnas_sdk.predictors.references import REFERENCE_SETS
+from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.search.preferences import equidistant
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
@@ -27,9 +27,9 @@ from hwnas_sdk.workflows.hypernetworks import (
     Floats,
     SearchDevices,
     device_vector,
+    hypernetwork_plan,
     known_costs,
     train_hypernetwork,
-    whole_space,
 )
 
 if TYPE_CHECKING:
@@ -72,28 +72,22 @@ def train_space_hypernetwork(
     and ``duration_s``.
     Raises: ConfigError for a space without shipped predictors.
     """
-    from hwnas_sdk.search.modnas.loop import ModnasPlan
-
     if space_name != "nasbench201":
         raise ConfigError(f"no shipped predictors for space {space_name!r}")
     space = get_space(space_name)
-    everything = whole_space(space)
+    everything = space.grid()
     prior, accuracy = LatencyPrior.shipped(), AccuracyModel.shipped()
     costs = known_costs(prior, everything)
     error_pct = accuracy.predict(everything).mean
-    references = reference_genotypes(space)
-    rows = np.ravel_multi_index(tuple(references.T), space.choices)
+    references = reference_genotypes(REFERENCES)
+    rows = space.numbers(references)
     devices = SearchDevices(
         np.array([device_vector([column[rows]]) for column in costs]), costs[:, None]
     )
-    plan = ModnasPlan(
+    plan = hypernetwork_plan(
         epochs=epochs,
-        steps=50,
-        scheme=scheme,  # type: ignore[arg-type]  # checked there
-        estimator=estimator,  # type: ignore[arg-type]
-        preferences=8,
-        learning_rate=0.02,
-        weight_decay=0.0,
+        scheme=scheme,
+        estimator=estimator,
         bound=bound,
         evaluate_every=max(1, epochs // 12),
         seed=seed,
@@ -161,40 +155,33 @@ def load_hypernetwork(path: Path | None = None) -> TrainedHypernetwork:
     return TrainedHypernetwork(net, references, card)
 
 
-def reference_genotypes(space: SearchSpace) -> Genotypes:
-    """The networks every device is told by, (10, d)."""
-    cells = [space.decode(text).genotype for text in REFERENCE_SETS[REFERENCES]]
-    return np.array(cells, dtype=np.int64)
-
-
 class _Judge:
     """Hypervolume of the proposals by the predictors themselves, mean over the devices."""
 
     def __init__(self, space: SearchSpace, error_pct: Floats, devices: SearchDevices) -> None:
-        self._sizes = space.choices
-        self._devices = devices
-        self._live = ~traits_of(space).dead(whole_space(space))
-        self._scaled = []
-        self._front = []
-        for costs in devices.costs[:, 0]:
-            points = np.column_stack([error_pct, costs])
-            low, high = points[self._live].min(axis=0), points[self._live].max(axis=0)
-            scaled = (points - low) / (high - low)
-            self._scaled.append(scaled)
-            self._front.append(pareto.hypervolume(scaled[self._live], np.ones(2)))
+        from hwnas_sdk.search.modnas.predicted import scaled_table
+
+        self._space = space
+        self._vectors = devices.vectors
+        self._live = ~traits_of(space).dead(space.grid())
+        # Dead architectures are at (1, 1), the reference point, and add nothing.
+        error, *costs = (
+            scaled_table(values, self._live, space.choices).flatten().numpy().astype(np.float64)
+            for values in (error_pct, *devices.costs[:, 0])
+        )
+        self._points = [np.column_stack([error, cost]) for cost in costs]
+        self._fronts = [pareto.hypervolume(points, np.ones(2)) for points in self._points]
 
     def __call__(self, net: MetaHypernetwork) -> dict[str, Any]:
         """Hypervolume, and what the proposals are like on average, after an epoch."""
         from hwnas_sdk.search.modnas.proposals import propose_distinct
 
         shares, means = [], []
-        for vector, scaled, front in zip(
-            self._devices.vectors, self._scaled, self._front, strict=True
-        ):
+        for vector, points, front in zip(self._vectors, self._points, self._fronts, strict=True):
             cells = propose_distinct(net, vector, equidistant(), may=self._may)
-            rows = np.ravel_multi_index(tuple(cells.T), self._sizes)
-            shares.append(pareto.hypervolume(scaled[rows], np.ones(2)) / front)
-            means.append(scaled[rows].mean(axis=0))
+            rows = self._space.numbers(cells)
+            shares.append(pareto.hypervolume(points[rows], np.ones(2)) / front)
+            means.append(points[rows].mean(axis=0))
         error, latency = np.mean(means, axis=0)
         return {
             "predicted_normalized_hv": float(np.mean(shares)),
@@ -203,4 +190,4 @@ class _Judge:
         }
 
     def _may(self, genotype: tuple[int, ...]) -> bool:
-        return bool(self._live[np.ravel_multi_index(genotype, self._sizes)])
+        return bool(self._live[self._space.numbers(np.array([genotype]))[0]])

@@ -10,6 +10,7 @@ from typing import Any
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.metrics import agreement
+from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.store.tables import load_tables
 
 
@@ -30,7 +31,7 @@ def train_meta(
     Returns ``model`` (path), ``metrics`` (per judged device), ``weights_sha256``.
     Raises: ConfigError for a device that is not in the tables or is on both sides.
     """
-    from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor, reference_genotypes
+    from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor
 
     both = sorted(set(train_devices) & set(devices))
     if both:

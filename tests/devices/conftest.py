@@ -7,12 +7,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
 import pytest
+from ssh_bench import Bench
 from ssh_server import BoardSshServer, serving
 
 from hwnas_sdk.core.types import Artifact
@@ -148,3 +150,15 @@ def ssh_board(
         (board / "lease").mkdir()
         server.env["HWNAS_LEASE_DIR"] = str(board / "lease")
         yield SshBoard(server, board, key_file)
+
+
+@pytest.fixture
+def bench(ssh_board):
+    ssh_board.trust()
+    bench = Bench(ssh_board)
+    yield bench
+    bench.go()
+    deadline_s = time.monotonic() + 10.0
+    while bench.agents() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not bench.agents()  # whatever happened, nothing is left running

@@ -93,7 +93,7 @@ YOCTO = _text(
     glibc="",
     ldd="sh: ldd: not found",
     os="Poky (Yocto Project Reference Distro) 4.0.15 (kirkstone)",
-    work="/home/root/.local/share/hwnas",
+    work="/home/pi/.local/share/hwnas",
     df="/dev/root                 1952232     89120   1745928   5% /",
 )
 TERMUX = _text(

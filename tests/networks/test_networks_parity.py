@@ -215,8 +215,8 @@ def test_twelve_cells() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_hundred_cells() -> None:
-    for architecture in SPACE.sample(100, seed=12, live_only=False):
+def test_two_hundred_cells() -> None:
+    for architecture in SPACE.sample(200, seed=12, live_only=False):
         check_cell(architecture)
 
 

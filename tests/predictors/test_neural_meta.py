@@ -8,12 +8,13 @@ import torch
 from predictor_devices import make_devices
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors.encodings import genotypes_of
 from hwnas_sdk.predictors.metrics import spearman
-from hwnas_sdk.predictors.neural.fit import seeded
 from hwnas_sdk.predictors.neural.help import HelpPlan, HelpPredictor
 from hwnas_sdk.predictors.neural.latency_net import FlatEncoder, LatencyNet, cell_net, one_hot
-from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor, reference_genotypes
+from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor
+from hwnas_sdk.predictors.references import reference_genotypes
 
 
 @pytest.fixture(scope="module")

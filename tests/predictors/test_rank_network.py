@@ -13,6 +13,7 @@ from hwnas_sdk.testing.rank import RankConformance, toy_objectives
 
 torch = pytest.importorskip("torch")
 
+from hwnas_sdk.networks.resumable import seeded  # noqa: E402
 from hwnas_sdk.predictors.neural import rank_network  # noqa: E402
 from hwnas_sdk.predictors.neural.encoders import (  # noqa: E402
     ArchitectureEncoder,
@@ -21,7 +22,6 @@ from hwnas_sdk.predictors.neural.encoders import (  # noqa: E402
     SequenceEncoder,
     encoder_inputs,
 )
-from hwnas_sdk.predictors.neural.fit import seeded  # noqa: E402
 from hwnas_sdk.predictors.neural.pretrain import (  # noqa: E402
     PretrainPlan,
     held_out_families,

@@ -64,7 +64,7 @@ def test_ablations_have_a_page(command, tmp_path, monkeypatch):
         f"bound {b:g}" for b in search_table.BOUNDS
     ]
     question = {"devices": DEVICES.split(","), "samples": 10, "seeds": 2}
-    state = {"question": question, "answers": {}, "ablations": dict.fromkeys(names, done)}
+    state = {"question": question, "answers": dict.fromkeys(names, done)}
     (tmp_path / "state.json").write_text(json.dumps(state))
     assert search_table.main([*command, "--page-only"]) == 0
     page = (tmp_path / "page.md").read_text()

@@ -103,9 +103,9 @@ def test_only_the_labels_of_the_training_rows_are_read(
     """Reverse every other value: the scores must stay the same."""
     if model == "network":
         pytest.importorskip("torch")
+        from hwnas_sdk.networks.resumable import seeded
         from hwnas_sdk.predictors.neural import rank_network
         from hwnas_sdk.predictors.neural.encoders import ArchitectureEncoder
-        from hwnas_sdk.predictors.neural.fit import seeded
 
         with seeded(0):
             encoder = ArchitectureEncoder(SPACE)

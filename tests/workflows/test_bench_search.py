@@ -14,7 +14,7 @@ import pytest
 
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.store.tables import load_tables
-from hwnas_sdk.workflows import bench_search
+from hwnas_sdk.workflows import bench_search, hypernetworks
 from hwnas_sdk.workflows.bench_search import (
     HELP_TRAIN_DEVICES,
     HELP_UNSEEN_DEVICES,
@@ -23,7 +23,7 @@ from hwnas_sdk.workflows.bench_search import (
     SearchBenchPlan,
     run_bench_search,
 )
-from hwnas_sdk.workflows.entrants import baselines, evolution, find_method, modnas
+from hwnas_sdk.workflows.entrants import baselines, evolution, find_method
 from hwnas_sdk.workflows.entrants import rank as rank_entrant
 
 pytestmark = pytest.mark.data
@@ -150,7 +150,7 @@ def proposals_on(folder, monkeypatch, *, method="nsga2", asked=None, **options):
 @pytest.mark.parametrize("method", ["nsga2", "auto", "rank", "modnas"])
 def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch, method):
     """Other latencies and accuracies everywhere but where they were shown: the same candidates."""
-    monkeypatch.setattr(modnas, "EPOCHS", 1)
+    monkeypatch.setattr(hypernetworks, "EPOCHS", 1)
     options, asked = {"method": method, "train_accuracies": 30}, set()
     proposed, shown = proposals_on(small_folder(), monkeypatch, asked=asked, **options)
     assert len(shown) == 10
@@ -271,7 +271,7 @@ def test_evolution_keeps_its_figure(shared_data):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["modnas", "rhpn", "rank", "ofa", "metad2a", "lemonade"])
 def test_every_method_keeps_to_its_budget(small_folder, quick, monkeypatch, method):
-    monkeypatch.setattr(modnas, "EPOCHS", 1)
+    monkeypatch.setattr(hypernetworks, "EPOCHS", 1)
     for module in (rank_entrant, baselines):
         monkeypatch.setattr(module, "GENERATIONS", 3)
     result = run_bench_search(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from hwnas_sdk.core.errors import DeviceError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.devices.jobs import JobItem, JobResult, MeasureJob
 from hwnas_sdk.devices.session import Cleaned, DeviceSession
@@ -54,12 +53,3 @@ class KeepsNothingSession(DeviceSession):
                 data={"event": "finished", "item": entry.item, "job": job.id},
             )
         )
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise DeviceError(
-                f"the session with {self._name!r} is closed",
-                device_id=self._name,
-                code="session_closed",
-                hint="open a new one",
-            )

@@ -6,11 +6,8 @@ in an epoch follows from (seed, epoch), and a checkpoint is a whole epoch.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +19,10 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.networks.build import GraphModule, build_module
+from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
 from hwnas_sdk.networks.training.augment import cutout, random_crop, random_flip
 from hwnas_sdk.networks.training.images import Images, ImageSplits
 from hwnas_sdk.networks.training.tasks import ImageTask
@@ -248,45 +245,19 @@ class _Run:
         """Write the checkpoint, all or nothing."""
         if self.checkpoint is None:
             return
-        buffer = io.BytesIO()
         state = {
-            "identity": self.identity,
             "progress": asdict(self.progress),
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, buffer)
-        write_bytes_atomic(self.checkpoint, buffer.getvalue())
+        save_checkpoint(self.checkpoint, self.identity, state)
 
     def resume(self) -> None:
         """Take over what an earlier process wrote, if it did the same."""
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            same = state["identity"] == self.identity
-            if same:
-                self.module.load_state_dict(state["module"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                self.progress = _Progress(**state["progress"])
-        except Exception as exc:  # torch raises many types for a file that is not its own
-            raise ModelError(
-                f"the checkpoint {self.checkpoint} cannot be read: {type(exc).__name__}",
-                code="checkpoint_damaged",
-                hint="delete it to start over",
-            ) from exc
-        if not same:
-            raise ModelError(
-                f"the checkpoint {self.checkpoint} is of another training",
-                code="other_checkpoint",
-                hint="delete it, or name another output file",
-            )
+        if self.checkpoint is not None:
+            load_checkpoint(self.checkpoint, self.identity, self._take, of="training")
 
-
-@contextlib.contextmanager
-def seeded(seed: int, module: nn.Module | None = None) -> Iterator[None]:
-    """Seed torch inside; outside its generators are untouched."""
-    devices = {p.device for p in module.parameters() if p.is_cuda} if module is not None else set()
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
-        torch.manual_seed(seed)
-        yield
+    def _take(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = _Progress(**state["progress"])

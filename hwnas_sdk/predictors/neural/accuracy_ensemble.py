@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors.accuracy import NetworkEnsemble, to_target
 
 Floats = NDArray[np.float64]
@@ -65,8 +66,7 @@ def train_ensemble(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             x = torch.tensor(features, dtype=torch.float32)
             y = torch.tensor((target - shift) / scale, dtype=torch.float32)
             layers = _trained(x, y, chosen, seed, on_epoch or (lambda _: None))

@@ -24,8 +24,9 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors._samples import checked_cells
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, Graphs, brp_graphs
 
 Floats = NDArray[np.float64]

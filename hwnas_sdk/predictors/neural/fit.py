@@ -8,7 +8,6 @@ a model on an accelerator trains there.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
 
 Loss = Callable[[Tensor], Tensor]  # rows of the training set, (b,) int64 -> scalar
 Judge = Callable[[], float]  # how good the model is now; higher is better
@@ -150,41 +149,25 @@ class _Run:
             return
         if not now and time.monotonic() - self.saved_at < self.plan.checkpoint_every_s:
             return
-        buffer = io.BytesIO()
         state = {
-            "plan": _comparable(self.plan),
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
         }
-        torch.save(state, buffer)
-        write_bytes_atomic(self.checkpoint, buffer.getvalue())
+        save_checkpoint(self.checkpoint, _comparable(self.plan), state)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            same = state["plan"] == _comparable(self.plan)
-            if same:
-                self.model.load_state_dict(state["model"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                self.progress = _Progress(**state["progress"])
-                self.best = state["best"]
-        except Exception as exc:  # torch raises many types for a file that is not its own
-            raise ModelError(
-                f"the checkpoint {self.checkpoint} cannot be read: {type(exc).__name__}",
-                code="checkpoint_damaged",
-                hint="delete it to start over",
-            ) from exc
-        if not same:
-            raise ModelError(
-                f"the checkpoint {self.checkpoint} belongs to another training plan",
-                code="other_checkpoint",
-                hint="delete it, or name another file",
-            )
+        if self.checkpoint is not None:
+            identity = _comparable(self.plan)
+            load_checkpoint(self.checkpoint, identity, self._take, of="training plan")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = _Progress(**state["progress"])
+        self.best = state["best"]
 
 
 def fit(
@@ -280,15 +263,6 @@ def _one_epoch(run: _Run, loss: Loss, n_rows: int) -> None:
             n_seen += len(rows)
     run.progress.losses.append(total / max(n_seen, 1))
     run.progress.epoch += 1
-
-
-@contextlib.contextmanager
-def seeded(seed: int, model: nn.Module | None = None) -> Iterator[None]:
-    """Seed torch inside, for dropout and initialisation; outside its generators are untouched."""
-    devices = {p.device for p in model.parameters() if p.is_cuda} if model is not None else set()
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextlib.contextmanager

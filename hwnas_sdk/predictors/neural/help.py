@@ -23,17 +23,18 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 from hwnas_sdk.predictors.neural.known_devices import (
     KnownDevices,
     reference_values,
     vector_of,
 )
 from hwnas_sdk.predictors.neural.latency_net import WIDTH, LatencyNet, cell_net, one_hot
-from hwnas_sdk.predictors.neural.meta import reference_genotypes
 from hwnas_sdk.predictors.prediction import Prediction
+from hwnas_sdk.predictors.references import reference_genotypes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,10 +21,11 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 from hwnas_sdk.predictors.neural.known_devices import (
     KnownDevices,
     reference_values,
@@ -32,8 +33,7 @@ from hwnas_sdk.predictors.neural.known_devices import (
 )
 from hwnas_sdk.predictors.neural.latency_net import LatencyNet, cell_net, one_hot
 from hwnas_sdk.predictors.prediction import Prediction
-from hwnas_sdk.predictors.references import REFERENCE_SETS
-from hwnas_sdk.spaces import get_space
+from hwnas_sdk.predictors.references import reference_genotypes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,12 +42,6 @@ KIND: Final = "meta_predictor"
 SCHEMA: Final = 1
 SHIPPED: Final = "nb201_meta_predictor"
 _CHUNK: Final = 4096
-
-
-def reference_genotypes(name: str = "paper-10") -> Ints:
-    """Genotypes of a reference set, (10, 6)."""
-    space = get_space("nasbench201")
-    return np.array([space.decode(arch).genotype for arch in REFERENCE_SETS[name]], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.metrics import spearman
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 from hwnas_sdk.predictors.neural.gates import GatesNet, hinge
 from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, brp_graphs
 from hwnas_sdk.predictors.prediction import Prediction

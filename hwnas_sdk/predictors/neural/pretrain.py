@@ -22,6 +22,7 @@ from torch.nn import functional
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import seeded
 from hwnas_sdk.predictors.graphs import BOS, PAD, n_tokens
 from hwnas_sdk.predictors.neural.encoders import (
     ArchitectureEncoder,
@@ -30,7 +31,7 @@ from hwnas_sdk.predictors.neural.encoders import (
     Inputs,
     encoder_inputs,
 )
-from hwnas_sdk.predictors.neural.fit import FitPlan, FitResult, fit, seeded
+from hwnas_sdk.predictors.neural.fit import FitPlan, FitResult, fit
 from hwnas_sdk.spaces.base import SearchSpace
 
 _UNITS: Final = 32

@@ -8,7 +8,6 @@ repeated ends in the same weights: randomness follows from (seed, epoch), a chec
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,8 @@ from torch import Tensor
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.files import write_bytes_atomic
 from hwnas_sdk.core.rng import child_rng
+from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
 from hwnas_sdk.search.modnas.architect import Estimator, decide
 from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan, MetaHypernetwork
 from hwnas_sdk.search.modnas.mgd import common_direction
@@ -145,8 +144,7 @@ class _Search:
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         self._rng = rng
         # Learning of a supernet (dropout, augmentation) draws from torch's own generator.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**62)))
+        with seeded(int(rng.integers(2**62))):
             for _ in range(plan.steps):
                 self._upper_level()
                 self._lower_level()
@@ -263,9 +261,6 @@ class _Search:
 
     def save(self, path: Path) -> None:
         state = {
-            "plan": _comparable(self.plan),
-            "sizes": _comparable(self.net.plan),
-            "devices": self.devices,
             "epoch": self.epoch,
             "history": self.history,
             "net": self.net.state_dict(),
@@ -273,38 +268,24 @@ class _Search:
             "range": self.range.state(),
             "response": self.response.state_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes_atomic(path, buffer.getvalue())
+        save_checkpoint(path, self._identity(), state)
 
     def resume(self, path: Path) -> None:
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            same = (
-                state["plan"] == _comparable(self.plan)
-                and state["sizes"] == _comparable(self.net.plan)
-                and torch.equal(state["devices"], self.devices)
-            )
-            if same:
-                self.net.load_state_dict(state["net"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                self.range.restore(state["range"])
-                self.response.load_state_dict(state["response"])
-                self.epoch, self.history = state["epoch"], state["history"]
-        except Exception as exc:  # torch raises many types for a file that is not its own
-            raise ModelError(
-                f"the checkpoint {path} cannot be read: {type(exc).__name__}",
-                code="checkpoint_damaged",
-                hint="delete it to start over",
-            ) from exc
-        if not same:
-            raise ModelError(
-                f"the checkpoint {path} belongs to another search",
-                code="other_checkpoint",
-                hint="delete it, or name another file",
-            )
+        load_checkpoint(path, self._identity(), self._take, of="search")
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "plan": _comparable(self.plan),
+            "sizes": _comparable(self.net.plan),
+            "devices": self.devices.tolist(),
+        }
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.range.restore(state["range"])
+        self.response.load_state_dict(state["response"])
+        self.epoch, self.history = state["epoch"], state["history"]
 
 
 def search_all(

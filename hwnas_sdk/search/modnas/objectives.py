@@ -6,12 +6,10 @@ Sources: MODNAS eq. 11 (scalarisation with cosine penalty), eq. 12 (normalisatio
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 Scalarisation = Literal["linear", "chebyshev"]
@@ -45,59 +43,6 @@ def multilinear(table: Tensor, choices: Tensor) -> Tensor:
         rest = (weights[:, :, i, : sizes[i], None] * rest).sum(dim=2)
     answer = rest.reshape(groups, n)
     return answer if grouped else answer[0]
-
-
-class Evaluated(torch.autograd.Function):
-    """The same for spaces without a table: asks the predictor for every neighbour in `backward`."""
-
-    @staticmethod
-    def forward(ctx: Any, choices: Tensor, predict: Callable[[Any], Any], sizes: Any) -> Tensor:
-        """Values of hard one-hot choices, (n, d, c) -> (n,)."""
-        genotypes = choices.argmax(dim=-1).numpy()
-        ctx.predict, ctx.sizes, ctx.genotypes, ctx.shape = predict, sizes, genotypes, choices.shape
-        return torch.from_numpy(np.asarray(predict(genotypes), dtype=np.float64)).to(choices.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """One prediction per choice of each decision, all in one call."""
-        genotypes: NDArray[np.int64] = ctx.genotypes
-        places = [(i, j) for i, size in enumerate(ctx.sizes) for j in range(size)]
-        neighbours = np.repeat(genotypes[:, None], len(places), axis=1)
-        for k, (i, j) in enumerate(places):
-            neighbours[:, k, i] = j
-        values = ctx.predict(neighbours.reshape(-1, genotypes.shape[1]))
-        values = torch.from_numpy(np.asarray(values, dtype=np.float64)).to(grads[0].dtype)
-        slope = torch.zeros(ctx.shape, dtype=grads[0].dtype)
-        rows, columns = zip(*places, strict=True)
-        slope[:, rows, columns] = values.reshape(len(genotypes), len(places))
-        return grads[0][:, None, None] * slope, None, None
-
-
-def differentiable(
-    predict: Callable[[NDArray[np.int64]], NDArray[np.float64]], sizes: tuple[int, ...]
-) -> Callable[[Tensor], Tensor]:
-    """Make a predictor of genotypes a function of one-hot choices with a gradient.
-
-    Args:
-        predict: genotypes (n, d) -> finite values (n,).
-        sizes: number of choices of each decision.
-
-    Returns: choices (n, d, c) -> (n,); relaxed choices only where the space has at most
-        `LARGEST_TABLE` genotypes.
-    """
-    if int(np.prod(sizes, dtype=np.float64)) > LARGEST_TABLE:
-        return lambda choices: Evaluated.apply(choices, predict, sizes)  # type: ignore[no-untyped-call]
-    table = tabulated(predict, sizes)
-    return lambda choices: multilinear(table, choices)
-
-
-def tabulated(
-    predict: Callable[[NDArray[np.int64]], NDArray[np.float64]], sizes: tuple[int, ...]
-) -> Tensor:
-    """All values of a small space, shape `sizes`, float32."""
-    genotypes = np.stack(np.unravel_index(np.arange(int(np.prod(sizes))), sizes), axis=1)
-    values = np.asarray(predict(genotypes.astype(np.int64)), dtype=np.float32)
-    return torch.from_numpy(values.reshape(sizes))
 
 
 class RunningRange:

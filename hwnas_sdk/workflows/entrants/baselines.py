@@ -8,6 +8,7 @@ largest hypervolume. All propose once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
@@ -15,64 +16,64 @@ from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.search.base import Searcher
 from hwnas_sdk.search.constrained import BoundedSearcher
-from hwnas_sdk.search.lemonade import LemonadeSearcher
-from hwnas_sdk.search.local_search import LocalSearcher
 from hwnas_sdk.search.metad2a import MetaD2aSearcher
-from hwnas_sdk.search.mo_rea import MoReaSearcher
-from hwnas_sdk.search.ofa import OfaSearcher
 from hwnas_sdk.search.run import search
 from hwnas_sdk.spaces import Genotypes
 from hwnas_sdk.workflows.entrants.entry import Entry
 from hwnas_sdk.workflows.entrants.evolution import GENERATIONS, POPULATION
 from hwnas_sdk.workflows.search_protocol import Floats, Rows
+from hwnas_sdk.workflows.searchers import SEARCHERS, Task
 
 Means = Callable[[Genotypes], Floats]
+OBJECTIVES: Final = ("error", "latency")
 
 
 def lemonade(entry: Entry) -> list[Rows]:
     """LEMONADE; latency is the cheap objective."""
-    return _evolved(
-        entry,
-        lambda means, seed: LemonadeSearcher(
-            entry.contest.space, cheap=lambda genotypes: means(genotypes)[:, 1:], seed=seed
-        ),
-    )
+    return _evolved(entry, "lemonade")
 
 
 def local_search(entry: Entry) -> list[Rows]:
     """Neighbours of the non-dominated set."""
-    return _evolved(entry, lambda _, seed: LocalSearcher(entry.contest.space, seed=seed))
+    return _evolved(entry, "local-search")
 
 
 def mo_rea(entry: Entry) -> list[Rows]:
     """Multi-objective regularised evolution."""
-    return _evolved(
-        entry,
-        lambda _, seed: MoReaSearcher(entry.contest.space, population=POPULATION, seed=seed),
-    )
+    return _evolved(entry, "mo-rea")
 
 
 def ofa(entry: Entry) -> list[Rows]:
     """Evolution under one latency bound per candidate; the best of each bound."""
-
-    def make(means: Means, seed: int) -> BoundedSearcher:
-        return OfaSearcher(entry.contest.space, cost=lambda g: means(g)[:, 1], seed=seed)
-
-    return _bounded(entry, make, GENERATIONS)
+    means = _means(entry)
+    searcher = _searcher(entry, "ofa", means)
+    assert isinstance(searcher, BoundedSearcher)
+    return _bounded(entry, means, searcher, GENERATIONS)
 
 
 def metad2a(entry: Entry) -> list[Rows]:
     """MetaD2A + HELP: of 500 networks the most accurate one under each latency bound."""
+    means = _means(entry)
+    searcher = MetaD2aSearcher(
+        entry.contest.space,
+        score=lambda g: means(g)[:, 0],
+        cost=lambda g: means(g)[:, 1],
+        seed=entry.child_seed(0),
+    )
+    return _bounded(entry, means, searcher, 1)
 
-    def make(means: Means, seed: int) -> BoundedSearcher:
-        return MetaD2aSearcher(
-            entry.contest.space,
-            score=lambda g: means(g)[:, 0],
-            cost=lambda g: means(g)[:, 1],
-            seed=seed,
-        )
 
-    return _bounded(entry, make, 1)
+def _searcher(entry: Entry, name: str, means: Means) -> Searcher:
+    """The searcher `hwnas search --method` has under this name."""
+    columns = {objective: i for i, objective in enumerate(OBJECTIVES)}
+    task = Task(
+        space=entry.contest.space,
+        objectives=OBJECTIVES,
+        population=POPULATION,
+        seed=entry.child_seed(0),
+        predict=lambda genotypes, names: means(genotypes)[:, [columns[name] for name in names]],
+    )
+    return SEARCHERS[name](task)
 
 
 def _means(entry: Entry) -> Means:
@@ -97,7 +98,7 @@ def _means(entry: Entry) -> Means:
     return means
 
 
-def _searched(entry: Entry, means: Means, searcher: Searcher, generations: int) -> None:
+def _run(entry: Entry, means: Means, searcher: Searcher, generations: int) -> None:
     search(
         entry.contest.space,
         means,
@@ -108,24 +109,19 @@ def _searched(entry: Entry, means: Means, searcher: Searcher, generations: int) 
     )
 
 
-def _evolved(entry: Entry, make: Callable[[Means, int], Searcher]) -> list[Rows]:
+def _evolved(entry: Entry, name: str) -> list[Rows]:
     means = _means(entry)
-    seed = entry.child_seed(0)
     with entry.timed("search"):
-        searcher = make(means, seed)
-        _searched(entry, means, searcher, GENERATIONS)
+        searcher = _searcher(entry, name, means)
+        _run(entry, means, searcher, GENERATIONS)
         front = searcher.evaluated.feasible
         rows = entry.contest.rows(front.genotypes)
-        return [entry.choose(rows, front.values, None, known=None, seed=seed)]
+        return [entry.choose(rows, front.values, None, known=None, seed=entry.child_seed(0))]
 
 
-def _bounded(
-    entry: Entry, make: Callable[[Means, int], BoundedSearcher], generations: int
-) -> list[Rows]:
-    means = _means(entry)
+def _bounded(entry: Entry, means: Means, searcher: BoundedSearcher, generations: int) -> list[Rows]:
     with entry.timed("search"):
-        searcher = make(means, entry.child_seed(0))
-        _searched(entry, means, searcher, generations)
+        _run(entry, means, searcher, generations)
         best = searcher.best_per_bound().genotypes
         rows = np.unique(entry.contest.rows(best))
     return [rows[: entry.plan.candidates]]

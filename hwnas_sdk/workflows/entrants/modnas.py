@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,17 +14,14 @@ from hwnas_sdk.workflows.entrants.entry import TASK, Entry
 from hwnas_sdk.workflows.hypernetworks import (
     SearchDevices,
     device_vector,
+    hypernetwork_plan,
     known_costs,
     train_hypernetwork,
-    whole_space,
 )
 from hwnas_sdk.workflows.search_protocol import Rows
 
 if TYPE_CHECKING:
     from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
-
-EPOCHS: Final = 60
-STEPS: Final = 50
 
 
 def modnas(entry: Entry) -> list[Rows]:
@@ -35,15 +32,6 @@ def modnas(entry: Entry) -> list[Rows]:
 def random_hypernetwork(entry: Entry) -> list[Rows]:
     """RHPN: a hypernetwork of large random logits, never trained (MODNAS, baselines)."""
     return _propose(entry, _random)
-
-
-def plan_of(**changes: Any) -> Any:
-    """How the hypernetwork is trained."""
-    from hwnas_sdk.search.modnas.loop import ModnasPlan
-
-    values = {"epochs": EPOCHS, "steps": STEPS, "preferences": 8, "estimator": "exact",
-              "learning_rate": 0.02, "weight_decay": 0.0, "evaluate_every": EPOCHS}  # fmt: skip
-    return ModnasPlan(**{**values, **changes})
 
 
 def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> list[Rows]:
@@ -82,9 +70,9 @@ def _trained(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:
             accuracy = entry.fit_accuracy(error_rows)
             net = train_hypernetwork(
                 entry.contest.space,
-                accuracy.predict(whole_space(entry.contest.space)).mean,
+                accuracy.predict(entry.contest.space.grid()).mean,
                 search_devices(entry, latency_rows),
-                plan_of(seed=int(child_rng(entry.seed, TASK, "modnas").integers(2**31))),
+                hypernetwork_plan(seed=int(child_rng(entry.seed, TASK, "modnas").integers(2**31))),
                 on_event=entry.on_event,
             ).hypernetwork
         shared[key] = net, entry.spent["train"]
@@ -98,7 +86,7 @@ def search_devices(entry: Entry, latency_rows: Rows) -> SearchDevices:
     contest = entry.contest
     key = ("search devices", latency_rows.tobytes())
     if key not in contest.shared:
-        costs = known_costs(contest.prior, whole_space(contest.space))
+        costs = known_costs(contest.prior, contest.space.grid())
         vectors = []
         for device, column in contest.known.items():
             seen = column[latency_rows]

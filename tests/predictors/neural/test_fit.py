@@ -9,7 +9,8 @@ from hwnas_sdk.core.errors import ModelError
 
 torch = pytest.importorskip("torch")
 
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit, seeded  # noqa: E402
+from hwnas_sdk.networks.resumable import seeded  # noqa: E402
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit  # noqa: E402
 
 
 class KilledError(Exception):

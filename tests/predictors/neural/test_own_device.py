@@ -8,13 +8,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hwnas_sdk.core.errors import ModelError  # noqa: E402
+from hwnas_sdk.networks.resumable import seeded  # noqa: E402
 from hwnas_sdk.predictors.metrics import spearman  # noqa: E402
 from hwnas_sdk.predictors.neural.binary_relation import (  # noqa: E402
     BinaryRelation,
     RelationPlan,
     collect,
 )
-from hwnas_sdk.predictors.neural.fit import seeded  # noqa: E402
 from hwnas_sdk.predictors.neural.gates import GatesNet, hinge  # noqa: E402
 from hwnas_sdk.predictors.neural.graph_network import GraphNetwork, brp_graphs  # noqa: E402
 from hwnas_sdk.predictors.neural.own_device import BrpNasModel, GatesModel  # noqa: E402

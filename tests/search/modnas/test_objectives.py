@@ -10,13 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hwnas_sdk.core.errors import ModelError  # noqa: E402
-from hwnas_sdk.search.modnas import objectives  # noqa: E402
 from hwnas_sdk.search.modnas.objectives import (  # noqa: E402
     RunningRange,
-    differentiable,
     multilinear,
     scalarise,
-    tabulated,
 )
 from hwnas_sdk.search.modnas.predicted import (  # noqa: E402
     PredictedHardware,
@@ -77,28 +74,6 @@ def test_groups_have_their_own_tables(table):
     torch.testing.assert_close(both[1], 2.0 * both[0])
     with pytest.raises(ValueError, match="2 decisions"):
         multilinear(table[0], choices)
-
-
-def test_a_large_space_asks_for_neighbours_and_agrees(monkeypatch):
-    small = differentiable(value_of, SIZES)
-    monkeypatch.setattr(objectives, "LARGEST_TABLE", 10)
-    asked = []
-
-    def predict(genotypes):
-        asked.append(len(genotypes))
-        return value_of(genotypes)
-
-    large = differentiable(predict, SIZES)
-    results = []
-    for function in (small, large):
-        choices = one_hot(EVERY[::3]).requires_grad_()
-        values = function(choices)
-        weights = torch.arange(len(values), dtype=torch.float64)
-        (gradient,) = torch.autograd.grad((weights * values).sum(), choices)
-        results.append((values.detach(), gradient))
-    torch.testing.assert_close(*(r[0] for r in results), check_dtype=False, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(*(r[1] for r in results), check_dtype=False, atol=1e-5, rtol=1e-5)
-    assert asked == [8, 8 * sum(SIZES)]
 
 
 def test_running_range_scales_and_comes_back():
@@ -162,4 +137,3 @@ def test_predicted_sides(table):
     assert found.shape == (2, 4, 2)
     np.testing.assert_allclose(found[0, :, 0], 3.0 * value_of(EVERY[:4]))
     np.testing.assert_allclose(found[1, :, 1], -value_of(EVERY[4:8]))
-    assert tabulated(value_of, SIZES).shape == SIZES

@@ -1,0 +1,43 @@
+"""What a page-making tool keeps between its runs, so that a killed command goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas_sdk.core.files import write_bytes_atomic
+
+
+class BenchState:
+    """Answers by name, in a JSON file that belongs to one question.
+
+    Attributes:
+        question: what is asked; a file that answers another one ends the program.
+        answers: what was computed, by name.
+    """
+
+    def __init__(self, path: Path, question: Mapping[str, Any]) -> None:
+        """Read the file if there is one. Raises: SystemExit for another question."""
+        self._path = path
+        self.question = dict(question)
+        self.answers: dict[str, Any] = {}
+        if path.exists():
+            stored = json.loads(path.read_text())
+            if stored["question"] != self.question:
+                sys.exit(f"{path} answers another question; delete it or name another")
+            self.answers = stored["answers"]
+
+    def compute(self, name: str, work: Callable[[], Any]) -> None:
+        """Do `work` unless its answer is there; keep the answer and say how long it took."""
+        if name in self.answers:
+            return
+        started = time.monotonic()
+        self.answers[name] = work()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        stored = {"question": self.question, "answers": self.answers}
+        write_bytes_atomic(self._path, json.dumps(stored).encode())
+        print(f"{time.monotonic() - started:6.1f} s  {name}", file=sys.stderr, flush=True)

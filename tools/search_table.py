@@ -80,6 +80,8 @@ ROWS: Final = (
     Row("local-search", "local-search"),
     Row("mo-rea", "mo-rea"),
     Row("lemonade", "lemonade"),
+    Row("brp-nas", "brp-nas"),
+    Row("gates", "gates"),
     Row("ofa", "ofa"),
     Row("metad2a", "metad2a"),
     Row("rhpn", "rhpn"),

@@ -25,6 +25,8 @@ METHODS = (
     "random",
     "auto-stratified",
     "nsga2",
+    "brp-nas",
+    "gates",
     "lemonade",
     "local-search",
     "mo-rea",

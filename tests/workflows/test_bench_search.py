@@ -269,7 +269,7 @@ def test_evolution_keeps_its_figure(shared_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["modnas", "rhpn", "rank", "ofa", "metad2a", "lemonade"])
+@pytest.mark.parametrize("method", ["modnas", "rhpn", "rank", "ofa", "metad2a", "brp-nas"])
 def test_every_method_keeps_to_its_budget(small_folder, quick, monkeypatch, method):
     monkeypatch.setattr(hypernetworks, "EPOCHS", 1)
     for module in (rank_entrant, baselines):

@@ -32,6 +32,8 @@ METHODS: Final[dict[str, Method]] = {
     "random": Method("evolution:random", "candidates at random, nothing used"),
     "auto-stratified": Method("auto:auto_stratified", "ablation: auto without active accuracies"),
     "nsga2": Method("evolution:nsga2", "NSGA-II on two independent predictors"),
+    "brp-nas": Method("baselines:brp_nas", "NSGA-II on BRP-NAS' predictors, this device's labels"),
+    "gates": Method("baselines:gates", "NSGA-II on GATES' predictors, this device's labels only"),
     "lemonade": Method("baselines:lemonade", "LEMONADE, latency as the cheap objective"),
     "local-search": Method("baselines:local_search", "neighbours of the non-dominated set"),
     "mo-rea": Method("baselines:mo_rea", "multi-objective regularised evolution"),

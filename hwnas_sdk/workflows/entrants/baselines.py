@@ -2,7 +2,8 @@
 
 What a method does not say is the same for all: the accuracy and latency models of `nsga2`, and, for
 those that end with a population instead of a choice, the subset of their predicted front with the
-largest hypervolume. All propose once.
+largest hypervolume. All propose once. BRP-NAS and GATES bring their own predictors, which know
+nothing of other devices.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hwnas_sdk.search.constrained import BoundedSearcher
 from hwnas_sdk.search.metad2a import MetaD2aSearcher
 from hwnas_sdk.search.run import search
 from hwnas_sdk.spaces import Genotypes
+from hwnas_sdk.workflows.baseline_scores import FIT_SCORES
 from hwnas_sdk.workflows.entrants.entry import Entry
 from hwnas_sdk.workflows.entrants.evolution import GENERATIONS, POPULATION
 from hwnas_sdk.workflows.search_protocol import Floats, Rows
@@ -30,17 +32,27 @@ OBJECTIVES: Final = ("error", "latency")
 
 def lemonade(entry: Entry) -> list[Rows]:
     """LEMONADE; latency is the cheap objective."""
-    return _evolved(entry, "lemonade")
+    return _evolved(entry, "lemonade", _means(entry))
 
 
 def local_search(entry: Entry) -> list[Rows]:
     """Neighbours of the non-dominated set."""
-    return _evolved(entry, "local-search")
+    return _evolved(entry, "local-search", _means(entry))
 
 
 def mo_rea(entry: Entry) -> list[Rows]:
     """Multi-objective regularised evolution."""
-    return _evolved(entry, "mo-rea")
+    return _evolved(entry, "mo-rea", _means(entry))
+
+
+def brp_nas(entry: Entry) -> list[Rows]:
+    """NSGA-II on BRP-NAS' binary relation and latency network."""
+    return _evolved(entry, "nsga2", _own_scores(entry, "brp-nas"))
+
+
+def gates(entry: Entry) -> list[Rows]:
+    """NSGA-II on one GATES network per objective."""
+    return _evolved(entry, "nsga2", _own_scores(entry, "gates"))
 
 
 def ofa(entry: Entry) -> list[Rows]:
@@ -76,13 +88,32 @@ def _searcher(entry: Entry, name: str, means: Means) -> Searcher:
     return SEARCHERS[name](task)
 
 
-def _means(entry: Entry) -> Means:
-    """Predicted error and latency from what everybody knows."""
+def _refuse_rounds(entry: Entry) -> None:
     if entry.plan.rounds != 1:
         raise ConfigError(
             f"{entry.plan.method} proposes once: it does not learn from rounds",
             hint="--rounds 1, or one of auto, nsga2, rank",
         )
+
+
+def _own_scores(entry: Entry, name: str) -> Means:
+    """What a published method minimises, learned from what everybody knows of this device."""
+    _refuse_rounds(entry)
+    genotypes, known = entry.contest.genotypes, entry.accuracy_rows()
+    measured = entry.reference_rows()
+    with entry.timed("fit"):
+        return FIT_SCORES[name](
+            genotypes[known],
+            entry.oracle.errors(known),
+            genotypes[measured],
+            entry.oracle.latencies(measured),
+            seed=entry.child_seed(name),
+        )
+
+
+def _means(entry: Entry) -> Means:
+    """Predicted error and latency from what everybody knows."""
+    _refuse_rounds(entry)
     with entry.timed("fit"):
         accuracy = entry.fit_accuracy(entry.accuracy_rows())
         latency = entry.fit_latency(entry.reference_rows())
@@ -109,8 +140,7 @@ def _run(entry: Entry, means: Means, searcher: Searcher, generations: int) -> No
     )
 
 
-def _evolved(entry: Entry, name: str) -> list[Rows]:
-    means = _means(entry)
+def _evolved(entry: Entry, name: str, means: Means) -> list[Rows]:
     with entry.timed("search"):
         searcher = _searcher(entry, name, means)
         _run(entry, means, searcher, GENERATIONS)

@@ -46,7 +46,8 @@ Made by `python tools/search_table.py --data DIR`; do not edit. Each figure is w
 `hwnas bench search` prints for the options in its row: NAS-Bench-201 on CIFAR-10, 13 training
 devices, {samples} measured latencies of the unseen device and as many accuracies as the row says,
 nothing else; true errors and latencies of the candidates judge. Normalised hypervolume: 1 is the
-true front. The spread is the standard deviation over the seeds, mean over the devices.
+true front. The spread is the standard deviation over the seeds, mean over the devices. Seconds are
+wall time of these runs, beside whatever else the machine did.
 """
 
 

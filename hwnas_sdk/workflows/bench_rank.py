@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -329,7 +330,7 @@ def _scored(bench: RankBench, device: str, train: Ints, seed: int) -> _Scored:
     if bench.plan.independent and bench.plan.model == "posterior":
         scores["independent"] = -model.independent_ranks(wanted, device)
     elif bench.plan.independent:
-        predicted = _torch_half().independent_predictions(
+        predicted = _torch_half("independent").independent_predictions(
             bench.space,
             labels.genotypes,
             labels.error_pct,
@@ -349,15 +350,14 @@ def _scored(bench: RankBench, device: str, train: Ints, seed: int) -> _Scored:
     return _Scored(scores, fit_seconds, score_seconds)
 
 
-def _torch_half() -> Any:
-    """The network's module and `pretrain`.
+def _torch_half(module: str = "rank_network") -> Any:
+    """A module of `predictors.neural`.
 
     Raises: MissingExtraError without torch.
     """
     try:
-        from hwnas_sdk.predictors.neural import rank_network
+        return import_module(f"hwnas_sdk.predictors.neural.{module}")
     except ModuleNotFoundError as exc:
         if exc.name is not None and exc.name.split(".")[0] == "torch":
             raise MissingExtraError("torch", "torch", purpose="the rank network") from exc
         raise
-    return rank_network

@@ -22,6 +22,7 @@ from hwnas_sdk.predictors.neural.encoders import (  # noqa: E402
     SequenceEncoder,
     encoder_inputs,
 )
+from hwnas_sdk.predictors.neural.independent import independent_predictions  # noqa: E402
 from hwnas_sdk.predictors.neural.pretrain import (  # noqa: E402
     PretrainPlan,
     held_out_families,
@@ -30,7 +31,6 @@ from hwnas_sdk.predictors.neural.pretrain import (  # noqa: E402
 from hwnas_sdk.predictors.neural.rank_network import (  # noqa: E402
     RankNetwork,
     RankPlan,
-    independent_predictions,
 )
 
 SPACE = Chains()

@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.search.base import Searcher
 from hwnas_sdk.search.constrained import BoundedSearcher
@@ -88,17 +87,9 @@ def _searcher(entry: Entry, name: str, means: Means) -> Searcher:
     return SEARCHERS[name](task)
 
 
-def _refuse_rounds(entry: Entry) -> None:
-    if entry.plan.rounds != 1:
-        raise ConfigError(
-            f"{entry.plan.method} proposes once: it does not learn from rounds",
-            hint="--rounds 1, or one of auto, nsga2, rank",
-        )
-
-
 def _own_scores(entry: Entry, name: str) -> Means:
     """What a published method minimises, learned from what everybody knows of this device."""
-    _refuse_rounds(entry)
+    entry.refuse_rounds()
     genotypes, known = entry.contest.genotypes, entry.accuracy_rows()
     measured = entry.reference_rows()
     with entry.timed("fit"):
@@ -113,7 +104,7 @@ def _own_scores(entry: Entry, name: str) -> Means:
 
 def _means(entry: Entry) -> Means:
     """Predicted error and latency from what everybody knows."""
-    _refuse_rounds(entry)
+    entry.refuse_rounds()
     with entry.timed("fit"):
         accuracy = entry.fit_accuracy(entry.accuracy_rows())
         latency = entry.fit_latency(entry.reference_rows())

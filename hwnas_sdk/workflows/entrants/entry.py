@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import AccuracyModel
@@ -92,6 +92,14 @@ class Entry:
     def child_seed(self, *names: Any) -> int:
         """Seed of a part of this entry."""
         return int(child_rng(self.seed, TASK, self.device, *names).integers(2**31))
+
+    def refuse_rounds(self) -> None:
+        """For methods that propose once. Raises: ConfigError when the plan has several rounds."""
+        if self.plan.rounds != 1:
+            raise ConfigError(
+                f"{self.plan.method} proposes once: it does not learn from rounds",
+                hint="--rounds 1, or one of auto, nsga2, rank",
+            )
 
     # --- what is revealed -------------------------------------------------------------------------
 

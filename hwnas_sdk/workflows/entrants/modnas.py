@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.search.preferences import equidistant
 from hwnas_sdk.workflows.entrants.entry import TASK, Entry
@@ -37,11 +37,7 @@ def random_hypernetwork(entry: Entry) -> list[Rows]:
 def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> list[Rows]:
     from hwnas_sdk.search.modnas.proposals import propose_distinct
 
-    if entry.plan.rounds != 1:
-        raise ConfigError(
-            f"{entry.plan.method} proposes once: it does not learn from rounds",
-            hint="--rounds 1, or another method",
-        )
+    entry.refuse_rounds()
     latency_rows = entry.reference_rows()
     net = make(entry, latency_rows)
     with entry.timed("search"):

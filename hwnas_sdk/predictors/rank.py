@@ -26,10 +26,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors._population import live_rows, population_of
 from hwnas_sdk.predictors.accuracy import to_target
 from hwnas_sdk.predictors.card import Card, Tensors, load_card, load_model, save_model
+from hwnas_sdk.predictors.expected_rank import (
+    DRAWS,
+    joint_draws,
+    last_listed,
+    own_deviates,
+    rank_scores,
+    ranks_among,
+)
 from hwnas_sdk.predictors.gaussian_process import BlockProcess, Blocks
 from hwnas_sdk.predictors.graphs import checked_genotypes
 from hwnas_sdk.predictors.inputs import cost_blocks, error_blocks
@@ -40,16 +47,12 @@ Floats = NDArray[np.float64]
 
 KIND: Final = "rank"
 SCHEMA: Final = 2
-DRAWS: Final = 64
 _MIN_LABELS: Final = 10
 # With at least this share of repeated values, costs were read off a coarse clock.
 _COARSE: Final = 0.5
-# The first fronts of the predicted means that hold this share of the population come first.
-_SHORTLIST: Final = 0.01
 # On a coarse clock: share of the unrounded draws in the expected rank. Among all architectures a
 # level of the clock outranks the next; among a few there are no levels. This orders both.
 _FINE_SHARE: Final = 0.25
-_CHUNK: Final = 4_000_000  # comparisons at once
 
 
 class RankModel(Protocol):
@@ -119,11 +122,6 @@ class Platform:
         if not self.coarse:
             return fine
         return (1.0 - _FINE_SHARE) * rounded + _FINE_SHARE * self.stretch * fine
-
-    def score(self, expected: Floats, fronts: Floats) -> Floats:
-        """Score of expected ranks and of fronts of the predicted means, (n,), (n,) -> (n,)."""
-        within = expected / (1.0 + expected)  # in [0, 1): orders the members of a front
-        return np.where(fronts <= self.shortlist, 1.0 / (1.0 + fronts + within), -expected)
 
 
 @dataclass(frozen=True)
@@ -226,10 +224,10 @@ class RankPredictor:
             if platform.coarse:
                 rounded += pareto.ranks(_snapped(platform, points)) / self.draws
         fronts = pareto.ranks(means).astype(np.float64)
-        last = np.quantile(fronts, _SHORTLIST, method="higher")
+        last = last_listed(fronts)
         stretch = float(rounded.mean() / fine.mean()) if platform.coarse and fine.any() else 1.0
-        platform = replace(platform, stretch=stretch, shortlist=float(last))
-        scores = platform.score(platform.expected(rounded, fine), fronts)
+        platform = replace(platform, stretch=stretch, shortlist=last)
+        scores = rank_scores(platform.expected(rounded, fine), fronts, last)
         return replace(platform, scores=scores)
 
     def _with_errors(
@@ -327,9 +325,8 @@ class RankPredictor:
     def _draws(self, platform: Platform, means: Floats, sds: Floats) -> Iterator[Floats]:
         """Joint draws of the population's objectives, (N, m) each, costs not rounded."""
         root = np.linalg.cholesky(platform.correlation)
-        rng = child_rng(self.seed, "rank draws")  # the same for every platform: paired
-        for _ in range(self.draws):
-            yield means + sds * (rng.normal(size=means.shape) @ root.T)
+        # One seed for every platform: their draws are paired.
+        return joint_draws(means, sds, root, seed=self.seed, draws=self.draws)
 
     def _score_others(self, genes: Genotypes, platform: Platform) -> Floats:
         """Score an architecture would have if it joined the population."""
@@ -338,8 +335,7 @@ class RankPredictor:
         )
         population = self._of_population(platform)
         root = np.linalg.cholesky(platform.correlation)
-        # One own draw per population draw, shared by all: a score depends on nothing else asked.
-        own = child_rng(self.seed, "rank draws", "others").normal(size=(self.draws, means.shape[1]))
+        own = own_deviates(means.shape[1], seed=self.seed, draws=self.draws)
         rounded, fine = np.zeros(len(genes)), np.zeros(len(genes))
         for points, z in zip(self._draws(platform, *population), own, strict=True):
             mine = means + sds * (root @ z)
@@ -348,7 +344,7 @@ class RankPredictor:
                 snapped = _snapped(platform, mine), _snapped(platform, points)
                 rounded += ranks_among(*snapped) / self.draws
         expected = platform.expected(rounded, fine)
-        return platform.score(expected, ranks_among(means, population[0]))
+        return rank_scores(expected, ranks_among(means, population[0]), platform.shortlist)
 
     def _posterior(
         self, platform: Platform, errors: Blocks, costs: Blocks
@@ -443,21 +439,6 @@ def _learned(genes: Genotypes, target: Floats, inputs: Any, space: SearchSpace, 
             hint="measure more architectures",
         )
     return Labels(genes, target, BlockProcess.fit(inputs(space, genes), target).theta)
-
-
-def ranks_among(points: Floats, population: Floats) -> Floats:
-    """Rank each point would have in the population if it alone joined: 1 + the worst above it.
-
-    Shapes: points (q, m), population (N, m) -> (q,).
-    """
-    ranks = pareto.ranks(population)
-    found = np.zeros(len(points))
-    step = max(_CHUNK // max(len(population), 1), 1)
-    for start in range(0, len(points), step):
-        mine = points[start : start + step, None, :]
-        above = (population <= mine).all(axis=2) & (population < mine).any(axis=2)
-        found[start : start + step] = np.where(above, ranks + 1, 0).max(axis=1)
-    return found
 
 
 def _tensors(prefix: str, labels: Labels) -> Tensors:

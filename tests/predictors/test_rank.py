@@ -8,10 +8,11 @@ from rank_space import Chains
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors import _population, rank
+from hwnas_sdk.predictors import _population, expected_rank, rank
 from hwnas_sdk.predictors._population import population_of
+from hwnas_sdk.predictors.expected_rank import ranks_among
 from hwnas_sdk.predictors.metrics import kendall
-from hwnas_sdk.predictors.rank import RankPredictor, ranks_among
+from hwnas_sdk.predictors.rank import RankPredictor
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.testing.rank import RankConformance, toy_objectives
 
@@ -73,7 +74,7 @@ def test_the_first_fronts_of_the_means_come_first():
     scores, fronts = model.score(ALL, "board"), model.independent_ranks(ALL, "board")
     listed = scores > 0
     last = model.by_platform["board"].shortlist
-    assert rank._SHORTLIST * len(ALL) <= listed.sum() < len(ALL) / 4
+    assert expected_rank.SHORTLIST * len(ALL) <= listed.sum() < len(ALL) / 4
     np.testing.assert_array_equal(listed, fronts <= last)
     assert scores.max() <= 1.0
     order = np.argsort(-scores)[: listed.sum()]

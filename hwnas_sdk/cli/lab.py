@@ -23,7 +23,7 @@ FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 SETTINGS = ("quick", "standard", "publication", "fixed")
 METHODS = (
-    "auto", "modnas", "nsga2", "random", "lemonade", "local-search", "mo-rea", "ofa",
+    "auto", "modnas", "nsga2", "rank", "random", "lemonade", "local-search", "mo-rea", "ofa",
 )  # fmt: skip
 RUNTIMES = ("ort", "tvm")
 
@@ -82,15 +82,21 @@ def search_options(function: FC) -> FC:
                 default="auto",
                 show_default=True,
                 help="auto scores a small space as a whole, evolves in a large one; modnas asks a "
-                "trained hypernetwork and searches nothing. lemonade, local-search, mo-rea "
-                "(regularised evolution), ofa (evolution per latency bound) and random are there "
-                "to compare.",
+                "trained hypernetwork and searches nothing; rank evolves by the expected Pareto "
+                "rank (HW-PR-NAS). lemonade, local-search, mo-rea (regularised evolution), ofa "
+                "(evolution per latency bound) and random are there to compare.",
             ),
             click.option(
                 "--hypernetwork",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Hypernetwork of method modnas, see 'hwnas train hypernetwork'.  [default: "
                 "the shipped one]",
+            ),
+            click.option(
+                "--ranker",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Scores of method rank, a file of 'hwnas train rank' for this device.  "
+                "[default: the expected rank under what the profile says]",
             ),
             click.option(
                 "--objectives",
@@ -139,6 +145,7 @@ def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
     return SearchPlan(
         method=options["method"],
         hypernetwork=options["hypernetwork"],
+        ranker=options["ranker"],
         objectives=tuple(part.strip() for part in options["objectives"].split(",")),
         candidates=options["candidates"],
         max_latency_ms=options["max_latency_ms"],

@@ -25,15 +25,16 @@ _CHUNK: Final = 4_000_000  # comparisons at once
 
 
 def joint_draws(
-    means: Floats, sds: Floats, root: Floats, *, seed: int, draws: int
+    means: Floats, sds: Floats, correlation: Floats, *, seed: int, draws: int
 ) -> Iterator[Floats]:
     """Draws of a population's objectives, (N, m) each; paired for all that share a seed.
 
     Errors of different architectures are independent; those of one architecture's objectives
-    correlate as root root'.
+    correlate as given.
 
-    Shapes: means, sds (N, m); root (m, m).
+    Shapes: means, sds (N, m); correlation (m, m).
     """
+    root = np.linalg.cholesky(correlation)
     rng = child_rng(seed, "rank draws")
     for _ in range(draws):
         yield means + sds * (rng.normal(size=means.shape) @ root.T)

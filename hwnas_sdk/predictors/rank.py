@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors._population import live_rows, population_of
 from hwnas_sdk.predictors.accuracy import to_target
 from hwnas_sdk.predictors.card import Card, Tensors, load_card, load_model, save_model
 from hwnas_sdk.predictors.expected_rank import (
@@ -40,6 +39,7 @@ from hwnas_sdk.predictors.expected_rank import (
 from hwnas_sdk.predictors.gaussian_process import BlockProcess, Blocks
 from hwnas_sdk.predictors.graphs import checked_genotypes
 from hwnas_sdk.predictors.inputs import cost_blocks, error_blocks
+from hwnas_sdk.predictors.population import live_rows, population_of
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.spaces.base import Genotypes, SearchSpace
 
@@ -324,9 +324,8 @@ class RankPredictor:
 
     def _draws(self, platform: Platform, means: Floats, sds: Floats) -> Iterator[Floats]:
         """Joint draws of the population's objectives, (N, m) each, costs not rounded."""
-        root = np.linalg.cholesky(platform.correlation)
         # One seed for every platform: their draws are paired.
-        return joint_draws(means, sds, root, seed=self.seed, draws=self.draws)
+        return joint_draws(means, sds, platform.correlation, seed=self.seed, draws=self.draws)
 
     def _score_others(self, genes: Genotypes, platform: Platform) -> Floats:
         """Score an architecture would have if it joined the population."""

@@ -152,6 +152,9 @@ def _command(run: Run, spec: DeviceSpec) -> str:
             f"--candidates {search['candidates']}",
             "--folded" if plan["folded"] else "--unfolded",
         ]
+        for option in ("hypernetwork", "ranker"):
+            if search.get(option):
+                words += [f"--{option} {shlex.quote(search[option])}"]
         optional = {
             "--max-latency-ms": search["max_latency_ms"],
             "--max-memory-mib": search["max_memory_mib"],

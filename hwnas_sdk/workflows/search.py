@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
+from hwnas_sdk.workflows.rank_guide import Scores, rank_scores_of, ranker_scores, shortlisted
 from hwnas_sdk.workflows.searchers import SEARCHERS, Predict, Task
 
 METHODS = ("auto", "modnas", *SEARCHERS)
@@ -42,6 +43,8 @@ class SearchPlan:
             small and evolves with NSGA-II where it is not, or where memory counts.
         objectives: two or three of error, latency, energy, memory, the first two always.
         hypernetwork: weights of method modnas, None for the shipped ones.
+        ranker: a file of `hwnas train rank` that method rank is guided by, None for the expected
+            rank under what is believed of the device.
         candidates: how many networks to propose.
         population, generations: every method scores as many networks as their product.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
@@ -50,6 +53,7 @@ class SearchPlan:
     space: str = "nasbench201"
     method: str = "auto"
     hypernetwork: Path | None = None
+    ranker: Path | None = None
     objectives: tuple[str, ...] = ("error", "latency")
     candidates: int = 24
     population: int = 100
@@ -85,6 +89,8 @@ class SearchPlan:
             )
         if self.hypernetwork is not None and self.method != "modnas":
             raise ConfigError("a hypernetwork is of no use here", hint="add --method modnas")
+        if self.ranker is not None and self.method != "rank":
+            raise ConfigError("a ranker is of no use here", hint="add --method rank")
         if self.candidates < 1 or self.population < 2 or self.generations < 1:
             raise ConfigError("candidates, population and generations must be positive")
 
@@ -112,8 +118,11 @@ class SearchPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        file = None if self.hypernetwork is None else str(self.hypernetwork)
-        return {**asdict(self), "objectives": list(self.objectives), "hypernetwork": file}
+        files = {
+            name: None if path is None else str(path)
+            for name, path in (("hypernetwork", self.hypernetwork), ("ranker", self.ranker))
+        }
+        return {**asdict(self), "objectives": list(self.objectives), **files}
 
     def get_space(self) -> SearchSpace:
         """The space to search."""
@@ -156,12 +165,20 @@ def search_front(
     limits = [("latency", plan.max_latency_ms), ("memory", plan.max_memory_mib)]
     limited = [(name, bound) for name, bound in limits if bound is not None]
 
-    def score(genotypes: Genotypes) -> NDArray[np.float64]:
-        return beliefs.predict(genotypes, plan.objectives)[0]
-
     def violation(genotypes: Genotypes) -> NDArray[np.float64]:
         values = beliefs.predict(genotypes, [name for name, _ in limited])[0]
         return relative_excess(values, np.array([bound for _, bound in limited]))
+
+    score_rank: Scores | None = None
+    if plan.method == "rank":
+        score_rank = _rank_scores(space, beliefs, plan, seed, violation if limited else None)
+
+    def score(genotypes: Genotypes) -> NDArray[np.float64]:
+        if score_rank is None:
+            return beliefs.predict(genotypes, plan.objectives)[0]
+        # The others only say how alike two networks are.
+        cheap = [name for name in plan.objectives if name != "error"]
+        return np.column_stack([-score_rank(genotypes), beliefs.predict(genotypes, cheap)[0]])
 
     if plan.method == "modnas":
         searcher = _hypernetwork_searcher(space, beliefs, plan, seed)
@@ -184,9 +201,16 @@ def search_front(
     traits = traits_of(space)
     taken = {traits.family(label.architecture.genotype) for label in measured}
     rows = [tuple(int(g) for g in row) for row in seen.genotypes.tolist()]
+
+    def family(row: int) -> Hashable:
+        return traits.family(rows[row])
+
     feasible = seen.violation <= 0.0
     if taken:
         feasible &= np.array([traits.family(row) not in taken for row in rows])
+    if score_rank is not None:
+        scores = -seen.values[:, 0]
+        feasible = shortlisted(scores, feasible, plan.candidates, group=family)
     chosen = choose_candidates(
         means,
         sds,
@@ -194,7 +218,7 @@ def search_front(
         kin=executed_cells(seen.genotypes),
         known=_attained(beliefs, plan, measured),
         feasible=feasible,
-        group=lambda i: traits.family(rows[i]),
+        group=family,
         seed=seed,
     )
     if not len(chosen):
@@ -229,6 +253,14 @@ def _hypernetwork_searcher(
     trained = load_hypernetwork(plan.hypernetwork)
     costs = beliefs.latency.predict(structural_features(trained.references)).mean
     return HypernetworkSearcher(space, net=trained.net, device=device_vector([costs]), seed=seed)
+
+
+def _rank_scores(
+    space: SearchSpace, beliefs: Beliefs, plan: SearchPlan, seed: int, violation: Scores | None
+) -> Scores:
+    if plan.ranker is not None:
+        return ranker_scores(plan.ranker, space, plan.objectives)
+    return rank_scores_of(space, beliefs, plan.objectives, seed=seed, violation=violation)
 
 
 def _nothing_found(*, limited: bool) -> DataError:

@@ -16,6 +16,7 @@ from hwnas_sdk.search.mo_rea import MoReaSearcher
 from hwnas_sdk.search.nsga2 import Nsga2Searcher
 from hwnas_sdk.search.ofa import OfaSearcher
 from hwnas_sdk.search.random import RandomSearcher
+from hwnas_sdk.search.rank import RankSearcher
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 
 Predict = Callable[[Genotypes, Sequence[str]], NDArray[np.float64]]
@@ -48,6 +49,13 @@ class Task:
 
 def _nsga2(task: Task) -> Searcher:
     return Nsga2Searcher(
+        task.space, population=task.population, seed=task.seed, n_objectives=task.n_objectives
+    )
+
+
+def _rank(task: Task) -> Searcher:
+    """Told the score in place of the error, and the other objectives."""
+    return RankSearcher(
         task.space, population=task.population, seed=task.seed, n_objectives=task.n_objectives
     )
 
@@ -89,6 +97,7 @@ def _ofa(task: Task) -> Searcher:
 
 SEARCHERS: Final[Mapping[str, Callable[[Task], Searcher]]] = {
     "nsga2": _nsga2,
+    "rank": _rank,
     "random": _random,
     "lemonade": _lemonade,
     "local-search": _local_search,

@@ -51,6 +51,7 @@ def train_rank(
     data = {
         "tables": "NAS-Bench-201 errors (NATS-Bench, MIT) and device tables of the folders named",
         "device": device,
+        "objectives": ["error", *metrics],
         "rows": len(rows),
         "seed": seed,
         "sampling": "latin hypercube over the decisions",

@@ -8,10 +8,10 @@ from rank_space import Chains
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors import _population, expected_rank, rank
-from hwnas_sdk.predictors._population import population_of
+from hwnas_sdk.predictors import expected_rank, population, rank
 from hwnas_sdk.predictors.expected_rank import ranks_among
 from hwnas_sdk.predictors.metrics import kendall
+from hwnas_sdk.predictors.population import population_of
 from hwnas_sdk.predictors.rank import RankPredictor
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.testing.rank import RankConformance, toy_objectives
@@ -114,8 +114,8 @@ def test_three_objectives_and_their_correlation():
 
 
 def test_a_sampled_population_and_its_outsiders(monkeypatch):
-    monkeypatch.setattr(_population, "_LARGEST_WHOLE", 10)
-    monkeypatch.setattr(_population, "_SAMPLE", 100)
+    monkeypatch.setattr(population, "_LARGEST_WHOLE", 10)
+    monkeypatch.setattr(population, "_SAMPLE", 100)
     space = Chains()  # populations are remembered per space object
     genes, error, cost = labels(n=150)
     model = RankPredictor.fit(space, genes, error, {"board": cost}, draws=32)

@@ -7,7 +7,7 @@ import pytest
 from rank_space import Chains
 
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors._population import population_of
+from hwnas_sdk.predictors.population import population_of
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.testing.rank import RankConformance, toy_objectives
 

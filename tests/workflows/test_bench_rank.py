@@ -13,8 +13,8 @@ from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors import rank
-from hwnas_sdk.predictors._population import Population
 from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.population import Population
 from hwnas_sdk.predictors.rank import RankPredictor
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.workflows import bench_rank

@@ -28,7 +28,6 @@ from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.networks.resumable import seeded
-from hwnas_sdk.predictors._population import live_rows
 from hwnas_sdk.predictors.card import Card, load_card, load_model, save_model
 from hwnas_sdk.predictors.graphs import checked_genotypes
 from hwnas_sdk.predictors.metrics import kendall
@@ -41,6 +40,7 @@ from hwnas_sdk.predictors.neural.encoders import (
 from hwnas_sdk.predictors.neural.fit import FitPlan, FitResult, fit
 from hwnas_sdk.predictors.neural.losses import LOSSES, batch_ranks
 from hwnas_sdk.predictors.neural.pretrain import held_out_families, pretrain
+from hwnas_sdk.predictors.population import live_rows
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.spaces.base import SearchSpace
 

@@ -10,8 +10,6 @@ for the same networks: the strict setting, in which nobody measured five hundred
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from hwnas_sdk.predictors.encodings import structural_features
@@ -21,10 +19,8 @@ from hwnas_sdk.search.run import search
 from hwnas_sdk.spaces import Genotypes
 from hwnas_sdk.workflows.entrants.entry import Entry
 from hwnas_sdk.workflows.entrants.evolution import GENERATIONS, POPULATION
+from hwnas_sdk.workflows.rank_guide import SHORTLIST
 from hwnas_sdk.workflows.search_protocol import Floats, Rows
-
-SHORTLIST: Final = 300
-"""Best scores the candidates are chosen from."""
 
 
 def rank(entry: Entry) -> list[Rows]:

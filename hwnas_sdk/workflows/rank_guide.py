@@ -1,0 +1,151 @@
+"""The score that guides a search by rank on a profiled device.
+
+By default it is the expected Pareto rank under what is believed of the device now, so that every
+measurement a loop adds changes it. A file of `hwnas train rank` may take its place; what that
+learned from the tables stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas_sdk.core.errors import ConfigError, MissingExtraError
+from hwnas_sdk.predictors import rank
+from hwnas_sdk.predictors.accuracy import to_target
+from hwnas_sdk.predictors.card import load_card
+from hwnas_sdk.predictors.encodings import executed_cells
+from hwnas_sdk.predictors.expected_rank import DRAWS, ExpectedRanks
+from hwnas_sdk.predictors.population import population_of
+from hwnas_sdk.predictors.rank import RankModel, RankPredictor
+from hwnas_sdk.spaces import Genotypes, SearchSpace
+from hwnas_sdk.workflows.beliefs import Beliefs
+
+Floats = NDArray[np.float64]
+Scores = Callable[[Genotypes], Floats]
+"""Genotypes (n, d) -> scores (n,), higher is better; or -> violations of limits (n,)."""
+
+SHORTLIST: Final = 300
+"""Best scores the candidates are chosen from: a score says which networks are good, not which ones
+complete each other."""
+_LISTED_PER_CANDIDATE: Final = 12
+_LEAST: Final = 1e-9
+
+
+def shortlisted(
+    scores: Floats,
+    eligible: NDArray[np.bool_],
+    candidates: int,
+    *,
+    group: Callable[[int], Hashable],
+) -> NDArray[np.bool_]:
+    """The best-scored eligible row of each group, enough of them for so many candidates, (n,)."""
+    order = np.flatnonzero(eligible)
+    seen: set[Hashable] = set()
+    listed = np.zeros(len(scores), dtype=np.bool_)
+    for row in order[np.argsort(-scores[order], kind="stable")].tolist():
+        if len(seen) == max(SHORTLIST, _LISTED_PER_CANDIDATE * candidates):
+            break
+        key = group(row)
+        listed[row] = key not in seen
+        seen.add(key)
+    return listed
+
+
+def rank_scores_of(
+    space: SearchSpace,
+    beliefs: Beliefs,
+    objectives: Sequence[str],
+    *,
+    seed: int,
+    violation: Scores | None = None,
+    draws: int = DRAWS,
+) -> Scores:
+    """Scores by the expected rank among all live networks of the space (a sample of a large one).
+
+    Folded networks that execute the same cell are one network and counted once.
+    With limits, among those that keep them: what exceeds one scores below everything. A doubt that
+    all networks share (`Beliefs.scale_log_sd`) changes no rank and is left out.
+
+    Raises: ConfigError for an objective nothing is known about.
+    """
+    sure = replace(beliefs, scale_log_sd=0.0)
+
+    def executed(genotypes: Genotypes) -> Genotypes:
+        return executed_cells(genotypes) if beliefs.folded else genotypes
+
+    ranked = np.unique(executed(population_of(space).genotypes), axis=0)
+    if violation is not None:
+        keeps = violation(ranked) <= 0.0
+        ranked = ranked[keeps] if keeps.any() else ranked
+    ranks = ExpectedRanks.of(*_normal(sure, ranked, objectives), seed=seed, draws=draws)
+    below = -float(len(ranked))
+    score_of = dict(zip(map(tuple, ranked.tolist()), ranks.scores.tolist(), strict=True))
+
+    def score(genotypes: Genotypes) -> Floats:
+        cells = executed(genotypes)
+        scores = np.array([score_of.get(tuple(cell), np.nan) for cell in cells.tolist()])
+        left = np.flatnonzero(np.isnan(scores))
+        if violation is not None and left.size:
+            kept = violation(cells[left]) <= 0.0
+            scores[left[~kept]] = below
+            left = left[kept]
+        if left.size:
+            scores[left] = ranks.score(*_normal(sure, cells[left], objectives))
+        return scores
+
+    return score
+
+
+def _normal(
+    beliefs: Beliefs, genotypes: Genotypes, objectives: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """Means and sds on the scales on which errors and costs are predicted, two (n, m).
+
+    -1 / error, and the logarithm of everything else; to first order in the sd. A rank is the same
+    on any increasing scale.
+    """
+    means, sds = beliefs.predict(genotypes, objectives)
+    means = np.maximum(means, _LEAST)
+    errors = np.array([name == "error" for name in objectives])
+    slopes = np.where(errors, means**-2.0, 1.0 / means)
+    return np.where(errors, to_target(means), np.log(means)), sds * slopes
+
+
+def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> Scores:
+    """Scores by a file of `hwnas train rank`, either kind.
+
+    Raises: ConfigError for a file that was made for another space, for several devices or for other
+        objectives; ModelError for a damaged one; MissingExtraError for a network without torch.
+    """
+    card = load_card(path)
+    if card.space != space.name:
+        raise ConfigError(f"{path.name} ranks networks of {card.space}, not of {space.name}")
+    made_for = card.data.get("objectives")
+    if made_for is not None and set(made_for) != set(objectives):
+        raise ConfigError(
+            f"{path.name} ranks by {','.join(made_for)}, not by {','.join(objectives)}",
+            hint=f"--objectives {','.join(made_for)}, or train another one",
+        )
+    model = _load_ranker(path, card.kind)
+    if len(model.platforms) != 1:
+        raise ConfigError(f"{path.name} ranks for {len(model.platforms)} devices, one is needed")
+    (platform,) = model.platforms
+    return lambda genotypes: model.score(genotypes, platform)
+
+
+def _load_ranker(path: Path, kind: str) -> RankModel:
+    if kind == rank.KIND:
+        return RankPredictor.load(path)
+    try:
+        from hwnas_sdk.predictors.neural import rank_network
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and exc.name.split(".")[0] == "torch":
+            raise MissingExtraError("torch", "torch", purpose="the rank network") from exc
+        raise
+    return rank_network.RankNetwork.load(path)

@@ -1,0 +1,74 @@
+"""Expected ranks of beliefs that were not learned from labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas_sdk import pareto
+from hwnas_sdk.predictors.expected_rank import (
+    SHORTLIST,
+    ExpectedRanks,
+    joint_draws,
+    rank_scores,
+)
+from hwnas_sdk.predictors.metrics import kendall
+
+
+def population(n=300, m=2, seed=0):
+    means = np.random.default_rng(seed).normal(size=(n, m))
+    means[:, 0] -= means[:, 1]
+    return means
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_without_doubt_the_score_is_the_rank(m):
+    means = population(m=m)
+    ranked = ExpectedRanks.of(means, np.zeros_like(means), seed=0, draws=2)
+    fronts = pareto.ranks(means)
+    listed = fronts <= ranked.last
+    np.testing.assert_allclose(ranked.scores[~listed], -fronts[~listed])
+    assert listed.sum() >= SHORTLIST * len(means)
+    assert (ranked.scores[listed] > 0).all()
+
+
+def test_the_expectation_is_over_the_draws():
+    means = population()
+    sds = np.full_like(means, 0.3)
+    ranked = ExpectedRanks.of(means, sds, seed=4, draws=8)
+    drawn = joint_draws(means, sds, np.eye(2), seed=4, draws=8)
+    expected = np.mean([pareto.ranks(points) for points in drawn], axis=0)
+    below = ranked.scores <= 0
+    np.testing.assert_allclose(-ranked.scores[below], expected[below])
+    assert not np.allclose(expected, pareto.ranks(means))
+    other = ExpectedRanks.of(means, sds, seed=5, draws=8)
+    assert not np.array_equal(other.scores, ranked.scores)
+
+
+def test_of_one_front_the_sure_come_before_the_doubtful():
+    means = np.concatenate([population(200), [[-9999.0, 20.0], [20.0, -200.0]]])
+    sds = np.zeros_like(means)
+    sds[-1] = 300.0
+    ranked = ExpectedRanks.of(means, sds, seed=0, draws=64)
+    assert ranked.scores[-2] == 1.0 > ranked.scores[-1] > 0.0
+
+
+def test_outsiders_are_scored_as_if_they_joined():
+    means = population(400)
+    sds = np.full_like(means, 0.1)
+    ranked = ExpectedRanks.of(means[:300], sds[:300], seed=0, draws=16)
+    scores = ranked.score(means[300:], sds[300:])
+    assert kendall(pareto.ranks(means)[300:], -scores) > 0.8
+    # Nothing else that is asked changes a score.
+    np.testing.assert_allclose(ranked.score(means[303:305], sds[303:305]), scores[3:5])
+
+
+def test_the_first_fronts_come_first_and_in_order():
+    scores = rank_scores(np.array([0.5, 0.2, 9.0, 3.0]), np.array([0.0, 0.0, 1.0, 2.0]), 1.0)
+    assert (scores[:3] > 0).all()
+    assert scores[1] > scores[0] > scores[2] > scores[3] == -3.0
+
+
+def test_nobody_to_rank_is_refused():
+    with pytest.raises(ValueError, match="cannot rank"):
+        ExpectedRanks.of(np.empty((0, 2)), np.empty((0, 2)), seed=0)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError, MissingExtraError
-from hwnas_sdk.predictors import rank
 from hwnas_sdk.predictors.accuracy import to_target
 from hwnas_sdk.predictors.card import load_card
 from hwnas_sdk.predictors.encodings import executed_cells
@@ -34,6 +33,8 @@ SHORTLIST: Final = 300
 """Best scores the candidates are chosen from: a score says which networks are good, not which ones
 complete each other."""
 _LISTED_PER_CANDIDATE: Final = 12
+_NETWORK: Final = "rank_network"
+"""Kind of the paper's network, whose module needs torch; a test compares them."""
 _LEAST: Final = 1e-9
 
 
@@ -140,8 +141,8 @@ def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> 
 
 
 def _load_ranker(path: Path, kind: str) -> RankModel:
-    if kind == rank.KIND:
-        return RankPredictor.load(path)
+    if kind != _NETWORK:
+        return RankPredictor.load(path)  # which refuses what is no ranker at all
     try:
         from hwnas_sdk.predictors.neural import rank_network
     except ModuleNotFoundError as exc:

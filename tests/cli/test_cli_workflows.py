@@ -142,6 +142,42 @@ def test_loop_reports_each_round(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["stopped"] == "rounds"
 
 
+def test_search_by_rank_is_verified_like_any_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call(capsys, "profile", FAKE)
+    front = tmp_path / "front.json"
+    asked = (
+        "search", "--device", FAKE, "--method", "rank", "--candidates", "4", "--max-latency-ms",
+        "1000", "--seed", "3",
+    )  # fmt: skip
+    plan = call(capsys, *asked, "--dry-run")
+    assert (plan["method"], plan["ranker"]) == ("rank", None)
+    found = call(capsys, *asked, "-o", str(front))
+    assert found["method"] == "rank"
+    assert found["n_evaluations"] == plan["n_evaluations"] == 5000
+    assert len({row["arch"] for row in found["front"]}) == 4
+    assert call(capsys, *asked)["front"] == found["front"]
+    verdict = call(capsys, "verify", str(front), "--device", FAKE)
+    assert [row["arch"] for row in verdict["candidates"]] == [row["arch"] for row in found["front"]]
+    error = call(capsys, "search", "--device", FAKE, "--ranker", str(front), code=3)["error"]
+    assert "--method rank" in error["hint"]
+
+
+@pytest.mark.slow
+def test_loop_by_rank_learns_from_each_round(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = ("loop", "--device", FAKE, "--rounds", "2", "--candidates", "3", "--method", "rank")
+    answer = call(capsys, *asked)
+    assert [one["round"] for one in answer["rounds"]] == [1, 2]
+    measured = [row["arch"] for one in answer["rounds"] for row in one["candidates"]]
+    assert len(set(measured)) == 6
+    page = tmp_path / "page.html"
+    call(capsys, "report", answer["run"], "-o", str(page))
+    assert "--method rank" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_three_objectives_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, "profile", FAKE)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hwnas_sdk import pareto
-from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, save_model
 from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.predictors.rank import RankPredictor
@@ -215,6 +216,30 @@ def test_a_ranker_takes_the_place_of_the_beliefs(beliefs, ranker_file):
 def test_a_ranker_of_something_else_is_refused(ranker_file, options, objectives, message):
     with pytest.raises(ConfigError, match=message):
         ranker_scores(ranker_file(**options), SPACE, objectives)
+
+
+def test_a_file_that_is_no_ranker_is_refused(tmp_path):
+    shipped = WEIGHTS_FOLDER / "nb201_accuracy_cifar10.safetensors"
+    with pytest.raises(ModelError, match="accuracy"):
+        ranker_scores(shipped, SPACE, BOTH)
+
+
+def test_the_papers_network_guides_as_well(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from hwnas_sdk.predictors.neural import rank_network
+
+    class Loaded:
+        platforms = ("board",)
+
+        def score(self, genotypes, platform):
+            return np.arange(len(genotypes), dtype=np.float64)
+
+    assert rank_guide._NETWORK == rank_network.KIND
+    path = tmp_path / "net.safetensors"
+    card = Card(name="net", kind=rank_network.KIND, space=SPACE.name, schema=1, data={}, metrics={})
+    save_model(path, {"weights": np.zeros(1)}, card)
+    monkeypatch.setattr(rank_network.RankNetwork, "load", lambda path: Loaded())
+    assert ranker_scores(path, SPACE, BOTH)(CELLS[:3]).tolist() == [0.0, 1.0, 2.0]
 
 
 def test_a_ranker_needs_the_method(tmp_path):

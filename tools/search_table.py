@@ -22,7 +22,7 @@ import numpy as np
 from bench_state import BenchState
 
 from hwnas_sdk.core.files import write_text_atomic
-from hwnas_sdk.report.search_plots import draw_curves, draw_radar, table_of
+from hwnas_sdk.report.search_plots import draw_curves, draw_radar, draw_rounds, table_of
 from hwnas_sdk.workflows.bench_search import HELP_UNSEEN_DEVICES, run_bench_search
 from hwnas_sdk.workflows.entrants import METHODS
 
@@ -32,6 +32,8 @@ RADAR: Final = (
     "auto 3 rounds", "auto", "rank 500 accuracies", "nsga2", "modnas", "ofa", "random 24",
 )  # fmt: skip
 """What the radar shows; with all of them nobody could tell the lines apart."""
+ROUNDS: Final = "auto 3 rounds"
+"""The row whose hypervolume is drawn round by round."""
 SCHEMES: Final = ("mgd", "mean", "sequential", "sampled")
 SCHEMES_TEXT: Final = (
     "Hypervolume of 24 proposals by the shipped predictors, mean over their 13 devices; one seed: "
@@ -181,6 +183,11 @@ def page(state: BenchState, devices: Sequence[str]) -> str:
         shown = {name: answers[name] for name in RADAR if name in answers} or answers
         draw_radar(table_of(shown), path=IMAGES / "search-radar.png")
         lines += ["", "![Normalised hypervolume by method and device](img/search-radar.png)"]
+    several = answers.get(ROUNDS)
+    # Answers of versions that kept no figures of single rounds have no such picture.
+    if several and all("normalized_hv_by_round" in a for a in several["devices"].values()):
+        draw_rounds(several, path=IMAGES / "search-rounds.png")
+        lines += ["", f"![Hypervolume over the candidates, {ROUNDS}](img/search-rounds.png)"]
     for name in ("auto", "modnas"):
         if name in answers:
             lines += ["", f"![Fronts of {name}, seed 0](img/search-{name}-fronts.png)"]

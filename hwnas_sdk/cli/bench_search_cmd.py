@@ -93,7 +93,10 @@ _COLUMNS = (
     show_default=True,
     help="Which networks are measured on the unseen device: D-optimal, or HELP's ten.",
 )
-@plots_option("Also draw the fronts of the first seed over the true ones, there.")
+@plots_option(
+    "Also draw, there, the fronts of the first seed over the true ones and the hypervolume after "
+    "each of several rounds."
+)
 @verb
 def search(
     app: App,

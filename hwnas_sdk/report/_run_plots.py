@@ -31,7 +31,13 @@ def hypervolume_svg(
                     [i for i, _ in known], [v for _, v in known], marker="o", ms=6, lw=1.6,
                     ls=dashes, color=TOKENS[role], mfc=fill or TOKENS[role], label=text,
                 )  # fmt: skip
-        axes.set_xticks(range(len(points)), [p.label for p in points])
+        # No more names than have a place beside each other.
+        shown = range(0, len(points), -(-len(points) // (8 if width_in > 6 else 4)))
+        names = [
+            p.label if p.n_so_far is None else f"{p.label}\n{p.n_so_far} networks"
+            for p in (points[i] for i in shown)
+        ]
+        axes.set_xticks(shown, names)
         axes.set_ylabel("hypervolume (0 to 1)")
         axes.margins(x=0.12, y=0.2)
         finish(figure, axes, 3 if width_in > 6 else 2)

@@ -72,13 +72,15 @@ class DriftPoint:
 class HypervolumePoint:
     """Hypervolumes after one round, scaled to [0, 1] in one box that all rounds share.
 
-    `measured` is that of the round's own candidates, `measured_so_far` of everything verified.
+    `measured` is that of the round's own candidates, `measured_so_far` of everything
+    verified, which are `n_so_far` networks.
     """
 
     label: str
     predicted: float | None
     measured: float | None
     measured_so_far: float | None = None
+    n_so_far: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

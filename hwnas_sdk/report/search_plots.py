@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.report._figure import MARKERS, WIDE_IN, new_figure
+from hwnas_sdk.report._figure import MARKERS, WIDE_IN, finish, new_figure
 from hwnas_sdk.report._svg import LIGHT
 from hwnas_sdk.report.predictor_plots import outer_labels, panels_for, write_picture
 
@@ -56,6 +56,38 @@ def draw_fronts(devices: Mapping[str, Found], *, method: str, path: Path) -> Pat
     return write_picture(draw, path)
 
 
+def draw_rounds(answer: Mapping[str, Any], *, path: Path) -> Path:
+    """Normalised hypervolume of all that was proposed up to each round: devices, and their mean.
+
+    `answer` is what `bench search` returned for several rounds.
+    """
+    devices = {name: a["normalized_hv_by_round"] for name, a in answer["devices"].items()}
+    n_rounds = len(next(iter(devices.values())))
+    n_revealed = [answer["candidates"] * (number + 1) for number in range(n_rounds)]
+
+    def draw() -> Figure:
+        figure, axes = new_figure(0.8 * WIDE_IN, 4.2)
+        for number, (name, values) in enumerate(devices.items()):
+            axes.plot(
+                n_revealed, values, color=f"C{number % 10}", lw=1.2,
+                marker=MARKERS[number % len(MARKERS)], ms=4, label=name,
+            )  # fmt: skip
+        axes.plot(
+            n_revealed, np.mean(list(devices.values()), axis=0), color=LIGHT["ink"], lw=3.0,
+            marker="o", ms=6, label="mean",
+        )  # fmt: skip
+        axes.set_xticks(n_revealed)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.set_xlabel(f"candidates of all rounds so far, {answer['candidates']} a round")
+        axes.set_ylabel("normalised hypervolume")
+        finish(figure, axes, 4)
+        # Near one the tick labels have five decimals.
+        figure.subplots_adjust(left=0.92 / figure.get_size_inches()[0])
+        return figure
+
+    return write_picture(draw, path)
+
+
 def draw_radar(methods: Mapping[str, Mapping[str, float]], *, path: Path) -> Path:
     """Normalised hypervolume of methods over devices; farther out is better.
 
@@ -69,7 +101,7 @@ def draw_radar(methods: Mapping[str, Mapping[str, float]], *, path: Path) -> Pat
     def draw() -> Figure:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(0.75 * WIDE_IN, 0.62 * WIDE_IN), layout="constrained")
+        figure = Figure(figsize=(0.75 * WIDE_IN, 0.69 * WIDE_IN), layout="constrained")
         axes = figure.add_subplot(projection="polar")
         angles = np.linspace(0.0, 2.0 * np.pi, len(devices), endpoint=False)
         ticks = (0.9, 0.97, 0.99, 0.997, 0.999)
@@ -81,10 +113,17 @@ def draw_radar(methods: Mapping[str, Mapping[str, float]], *, path: Path) -> Pat
                 marker=MARKERS[number % len(MARKERS)], ms=4, label=name,
             )  # fmt: skip
         axes.set_xticks(angles, devices, fontsize=8.5)
+        for text, angle in zip(axes.get_xticklabels(), angles, strict=True):
+            # Away from the circle, not across it; straight up and down it stays in the middle.
+            side = float(np.cos(angle))
+            text.set_horizontalalignment(
+                "center" if abs(side) < 0.2 else "left" if side > 0.0 else "right"
+            )
         axes.set_yticks([-np.log10(1.0 - t) for t in ticks], [f"{t:g}" for t in ticks], fontsize=7)
         # Between two devices, for six of them. Typed as plain axes, though it is polar.
         axes.set_rlabel_position(90.0)  # type: ignore[attr-defined]
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.12, 0.5))
+        # Above the circle: beside it the legend and a long name of a device would share a place.
+        figure.legend(fontsize=8, frameon=False, loc="outside upper center", ncols=4)
         return figure
 
     return write_picture(draw, path)

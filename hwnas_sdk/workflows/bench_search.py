@@ -21,7 +21,7 @@ from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
-from hwnas_sdk.report.search_plots import Found, draw_fronts
+from hwnas_sdk.report.search_plots import Found, draw_fronts, draw_rounds
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.tables import DEAD_ERROR_PCT, BenchTables, load_tables
 from hwnas_sdk.workflows.entrants import find_method
@@ -66,11 +66,13 @@ def run_bench_search(
     """Search for each unseen device and judge the candidates by the table.
 
     Arguments are those of `SearchBenchPlan`; None takes its default. `plots` is a folder for
-    pictures of the fronts that the first seed found.
+    pictures: the fronts that the first seed found and, with several rounds, the hypervolume after
+    each.
 
     Returns the JSON document of the contract. With several rounds the figures of a device are
-    those of all revealed candidates together, and ``last_round`` holds those of the last round's
-    candidates alone. ``search_seconds`` is one search with its scoring and choice;
+    those of all revealed candidates together, ``normalized_hv_by_round`` is that of what was
+    revealed up to each round, and ``last_round`` holds those of the last round's candidates alone.
+    ``search_seconds`` is one search with its scoring and choice;
     ``fit_seconds`` the fitting of both models before it; ``ask_seconds`` choosing which accuracies
     to ask for (their models included), ``train_seconds`` the training of what all devices share,
     once per seed; ``revealed`` what a method was shown.
@@ -121,6 +123,9 @@ def run_bench_search(
     if plots is not None:
         path = plots / f"search-{plan.method}-fronts.png"
         result["plots"] = [str(draw_fronts(found, method=plan.method, path=path))]
+        if plan.rounds > 1:
+            path = plots / f"search-{plan.method}-rounds.png"
+            result["plots"].append(str(draw_rounds(result, path=path)))
     if plan.rounds > 1:
         result["mean_normalized_hv_last_round"] = _mean(
             a["last_round"]["normalized_hv"] for a in answers.values()
@@ -186,6 +191,10 @@ def _repeat(
         "all": figures,
         "found": Found(truth[everything], truth[front], figures["normalized_hv"]),
         "last": judge.figures(proposals[-1]),
+        "by_round": [
+            judge.figures(np.concatenate(proposals[:n]))["normalized_hv"]
+            for n in range(1, len(proposals) + 1)
+        ],
         # A search and its fit are those of one round; the others happen once.
         "search_seconds": entry.spent["search"] / plan.rounds,
         "fit_seconds": entry.spent["fit"] / plan.rounds,
@@ -209,6 +218,8 @@ def _summary(plan: SearchBenchPlan, repeats: Sequence[Mapping[str, Any]]) -> dic
     answer.update(repeats[-1]["notes"])
     if plan.rounds > 1:
         answer["last_round"] = {key: _mean(r["last"][key] for r in repeats) for key in keys}
+        by_round = np.mean([r["by_round"] for r in repeats], axis=0)
+        answer["normalized_hv_by_round"] = by_round.tolist()
     return answer
 
 

@@ -214,6 +214,9 @@ def _hypervolume(verdicts: Sequence[Verdict]) -> tuple[HypervolumePoint, ...]:
             predicted=verdict.hypervolume_predicted,
             measured=verdict.hypervolume_measured,
             measured_so_far=union_hypervolume(verdicts[: i + 1]),
+            n_so_far=sum(
+                row.measured_ms is not None for v in verdicts[: i + 1] for row in v.candidates
+            ),
         )
         for i, verdict in enumerate(verdicts)
     )

@@ -72,6 +72,17 @@ def test_hypervolume_history() -> None:
     assert "predicted" not in svg
 
 
+def test_hypervolume_names_rounds_while_there_is_room() -> None:
+    points = [
+        HypervolumePoint(label=f"Round {i}", predicted=0.5, measured=0.6, n_so_far=24 * i)
+        for i in range(1, 21)
+    ]
+    assert hypervolume_svg(points, "measured", name="h", width_in=7.8).count(" networks<") == 7
+    assert hypervolume_svg(points, "measured", name="h", width_in=4.3).count(" networks<") == 4
+    few = hypervolume_svg(points[:3], "measured", name="h", width_in=7.8)
+    assert all(f"{n} networks" in few for n in (24, 48, 72))
+
+
 def test_distribution_with_very_few_samples() -> None:
     svg = distribution_svg([[1.0]], name="x", width_in=6.5)
     ET.fromstring(svg)

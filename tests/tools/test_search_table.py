@@ -54,6 +54,21 @@ def test_the_page_holds_what_the_bench_says(command, tmp_path, monkeypatch):
         search_table.main([*command, "--samples", "5"])
 
 
+def test_rounds_are_drawn_from_what_was_kept(command, tmp_path, monkeypatch):
+    several = answer(0.999) | {"candidates": 24}
+    monkeypatch.setattr(search_table, "run_bench_search", lambda data, **options: several)
+    assert search_table.main([*command, "--rows", "auto 3 rounds"]) == 0
+    picture = tmp_path / "img" / "search-rounds.png"
+    assert not picture.exists()  # an answer of a version that kept no single rounds
+    stored = json.loads((tmp_path / "state.json").read_text())
+    for figures in stored["answers"]["auto 3 rounds"]["devices"].values():
+        figures["normalized_hv_by_round"] = [0.99, 0.998, 0.999]
+    (tmp_path / "state.json").write_text(json.dumps(stored))
+    assert search_table.main([*command, "--page-only"]) == 0
+    assert "(img/search-rounds.png)" in (tmp_path / "page.md").read_text()
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
 def test_ablations_have_a_page(command, tmp_path, monkeypatch):
     last = {
         "epoch": 2, "predicted_normalized_hv": 0.99, "mean_scaled_latency": 0.4,

@@ -181,7 +181,7 @@ def test_what_was_not_measured_is_never_used(small_folder, quick, monkeypatch):
 
 
 @pytest.mark.slow
-def test_rounds_reveal_their_candidates(small_folder, quick):
+def test_rounds_reveal_their_candidates(small_folder, quick, tmp_path):
     result = run_bench_search(
         [small_folder()],
         train_devices=TRAIN,
@@ -190,8 +190,17 @@ def test_rounds_reveal_their_candidates(small_folder, quick):
         rounds=3,
         train_accuracies=30,
         candidates=8,
+        plots=tmp_path,
     )
     answer = result["devices"]["gold_6226"]
+    by_round = answer["normalized_hv_by_round"]
+    assert len(by_round) == 3
+    assert by_round == sorted(by_round)
+    assert by_round[-1] == answer["normalized_hv"]
+    assert result["plots"] == [
+        str(tmp_path / f"search-auto-{what}.png") for what in ("fronts", "rounds")
+    ]
+    assert Path(result["plots"][1]).read_bytes()[:4] == b"\x89PNG"
     assert answer["n_distinct"] == 24
     assert answer["last_round"]["n_distinct"] == 8
     # The third round's candidates are judged, not learned from.

@@ -12,6 +12,7 @@ import pytest
 
 from hwnas_sdk.cli import lab as cli_lab
 from hwnas_sdk.cli.main import main
+from hwnas_sdk.predictors.card import WEIGHTS_FOLDER
 from hwnas_sdk.workflows.search import METHODS
 
 FAKE = "fake://?mode=ok"
@@ -176,6 +177,20 @@ def test_loop_by_rank_learns_from_each_round(
     page = tmp_path / "page.html"
     call(capsys, "report", answer["run"], "-o", str(page))
     assert "--method rank" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_page_names_the_file_that_guided_its_loop(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weights = WEIGHTS_FOLDER / "nb201_hypernetwork.safetensors"
+    answer = call(
+        capsys, "loop", "--device", FAKE, "--rounds", "1", "--candidates", "2", "--method",
+        "modnas", "--hypernetwork", str(weights),
+    )  # fmt: skip
+    page = tmp_path / "page.html"
+    call(capsys, "report", answer["run"], "-o", str(page))
+    assert f"--hypernetwork {weights}" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
@@ -25,11 +26,15 @@ class BenchState:
         self._path = path
         self.question = dict(question)
         self.answers: dict[str, Any] = {}
-        if path.exists():
-            stored = json.loads(path.read_text())
+        self._read()
+
+    def _read(self) -> None:
+        """Take what the file has and this run has not."""
+        if self._path.exists():
+            stored = json.loads(self._path.read_text())
             if stored["question"] != self.question:
-                sys.exit(f"{path} answers another question; delete it or name another")
-            self.answers = stored["answers"]
+                sys.exit(f"{self._path} answers another question; delete it or name another")
+            self.answers = {**stored["answers"], **self.answers}
 
     def compute(self, name: str, work: Callable[[], Any]) -> None:
         """Do `work` unless its answer is there; keep the answer and say how long it took."""
@@ -38,6 +43,10 @@ class BenchState:
         started = time.monotonic()
         self.answers[name] = work()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"question": self.question, "answers": self.answers}
-        write_bytes_atomic(self._path, json.dumps(stored).encode())
+        # Another command may be computing other rows of the same file.
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._read()
+            stored = {"question": self.question, "answers": self.answers}
+            write_bytes_atomic(self._path, json.dumps(stored).encode())
         print(f"{time.monotonic() - started:6.1f} s  {name}", file=sys.stderr, flush=True)

@@ -60,7 +60,7 @@ class RankSearcher(PopulationSearcher):
         *,
         population: int = 100,
         tournament_size: int = 10,
-        diversity: Diversity = "crowding",
+        diversity: Diversity = "genotype",
         seed: int,
         n_objectives: int = 2,
     ) -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 EPOCHS: Final = 60
+PROPOSALS_PER_CANDIDATE: Final = 4
+"""Preferences looked up for each candidate that is chosen: answers may exceed a limit, repeat a
+function, or promise less under a device's own predictor. With 1, 4, 12 and 40 the normalised
+hypervolume of three training devices, each left out, was .987, .992, .992 and .995 (one seed)."""
 _LEAST_SPREAD: Final = 1e-3  # of a device's references, relative to the largest
 
 

@@ -7,7 +7,7 @@ learned from the tables stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,33 +29,9 @@ Floats = NDArray[np.float64]
 Scores = Callable[[Genotypes], Floats]
 """Genotypes (n, d) -> scores (n,), higher is better; or -> violations of limits (n,)."""
 
-SHORTLIST: Final = 300
-"""Best scores the candidates are chosen from: a score says which networks are good, not which ones
-complete each other."""
-_LISTED_PER_CANDIDATE: Final = 12
 _NETWORK: Final = "rank_network"
 """Kind of the paper's network, whose module needs torch; a test compares them."""
 _LEAST: Final = 1e-9
-
-
-def shortlisted(
-    scores: Floats,
-    eligible: NDArray[np.bool_],
-    candidates: int,
-    *,
-    group: Callable[[int], Hashable],
-) -> NDArray[np.bool_]:
-    """The best-scored eligible row of each group, enough of them for so many candidates, (n,)."""
-    order = np.flatnonzero(eligible)
-    seen: set[Hashable] = set()
-    listed = np.zeros(len(scores), dtype=np.bool_)
-    for row in order[np.argsort(-scores[order], kind="stable")].tolist():
-        if len(seen) == max(SHORTLIST, _LISTED_PER_CANDIDATE * candidates):
-            break
-        key = group(row)
-        listed[row] = key not in seen
-        seen.add(key)
-    return listed
 
 
 def rank_scores_of(

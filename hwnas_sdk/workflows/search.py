@@ -24,12 +24,11 @@ from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
-from hwnas_sdk.workflows.rank_guide import Scores, rank_scores_of, ranker_scores, shortlisted
+from hwnas_sdk.workflows.hypernetworks import PROPOSALS_PER_CANDIDATE
+from hwnas_sdk.workflows.rank_guide import Scores, rank_scores_of, ranker_scores
 from hwnas_sdk.workflows.searchers import SEARCHERS, Predict, Task
 
 METHODS = ("auto", "modnas", *SEARCHERS)
-_PROPOSALS_PER_CANDIDATE = 4
-"""A hypernetwork's proposals may exceed a limit or repeat a function."""
 _CHUNK = 2_000
 """Architectures an exhaustive search scores at once."""
 
@@ -111,7 +110,7 @@ class SearchPlan:
     def budget(self, space: SearchSpace) -> tuple[int, int]:
         """Generations, and architectures of each."""
         if self.method == "modnas":
-            return 1, _PROPOSALS_PER_CANDIDATE * self.candidates
+            return 1, PROPOSALS_PER_CANDIDATE * self.candidates
         if self.resolved(space) == "exhaustive":
             return math.ceil(space.size / _CHUNK), _CHUNK
         return self.generations, self.population
@@ -208,9 +207,6 @@ def search_front(
     feasible = seen.violation <= 0.0
     if taken:
         feasible &= np.array([traits.family(row) not in taken for row in rows])
-    if score_rank is not None:
-        scores = -seen.values[:, 0]
-        feasible = shortlisted(scores, feasible, plan.candidates, group=family)
     chosen = choose_candidates(
         means,
         sds,

@@ -98,6 +98,14 @@ class Oracle:
         self._latencies_seen.update(rows.tolist())
         return self._latency_ms[rows]
 
+    def recall(self, rows: Rows) -> tuple[NDArray[np.bool_], Floats]:
+        """What was revealed already: which values, and these; the others are NaN, (n, 2) each."""
+        known = np.column_stack(
+            [np.isin(rows, list(seen)) for seen in (self._errors_seen, self._latencies_seen)]
+        )
+        values = np.column_stack([self._error_pct[rows], self._latency_ms[rows]])
+        return known, np.where(known, values, np.nan)
+
     @property
     def revealed(self) -> dict[str, int]:
         """How many different rows of each column were revealed."""

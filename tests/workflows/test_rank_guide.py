@@ -19,7 +19,7 @@ from hwnas_sdk.testing.searcher import SearcherConformance
 from hwnas_sdk.workflows import rank_guide
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.profile import reference_architectures
-from hwnas_sdk.workflows.rank_guide import rank_scores_of, ranker_scores, shortlisted
+from hwnas_sdk.workflows.rank_guide import rank_scores_of, ranker_scores
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.searchers import SEARCHERS, Task
 
@@ -129,20 +129,6 @@ def test_a_sample_ranks_the_others_of_a_large_space(beliefs, monkeypatch):
     sampled = rank_scores_of(SPACE, beliefs, BOTH, seed=0, draws=8)(CELLS[::97])
     assert np.isfinite(sampled).all()
     assert kendall(whole, sampled) > 0.85
-
-
-def test_the_shortlist_has_one_of_each_group():
-    n = 2 * rank_guide.SHORTLIST
-    scores = np.arange(n, dtype=np.float64)
-    eligible = np.ones(n, dtype=np.bool_)
-    eligible[-1] = False
-    listed = shortlisted(scores, eligible, 24, group=lambda i: i // 2)
-    assert listed.sum() == rank_guide.SHORTLIST
-    assert listed[n - 2]
-    assert not listed[[n - 1, n - 4]].any()
-    many = shortlisted(scores, eligible, 30, group=lambda i: i)
-    assert many.sum() == 12 * 30
-    assert not many[: n - 1 - 12 * 30].any()
 
 
 @pytest.mark.parametrize("objectives", [BOTH, ("energy", "error", "latency")])

@@ -27,8 +27,9 @@ class Method:
 METHODS: Final[dict[str, Method]] = {
     "auto": Method("auto:auto", "active accuracies, expected hypervolume over the whole space"),
     "rank": Method("rank:rank", "evolution guided by the expected Pareto rank (HW-PR-NAS)"),
-    "modnas": Method("modnas:modnas", "one hypernetwork for all devices, only asked"),
-    "rhpn": Method("modnas:random_hypernetwork", "the same, random and never trained"),
+    "modnas": Method("modnas:modnas", "one hypernetwork for all devices; a choice of its answers"),
+    "modnas-look-up": Method("modnas:modnas_look_up", "the same, one answer per preference"),
+    "rhpn": Method("modnas:random_hypernetwork", "that, random and never trained"),
     "random": Method("evolution:random", "candidates at random, nothing used"),
     "auto-stratified": Method("auto:auto_stratified", "ablation: auto without active accuracies"),
     "nsga2": Method("evolution:nsga2", "NSGA-II on two independent predictors"),

@@ -62,7 +62,7 @@ def _run(entry: Entry, *, active: bool) -> list[Rows]:
             latency = entry.fit_latency(latency_rows)
         with entry.timed("search"):
             free = everything[entry.allowed(proposals)[everything]]
-            values, sd = _predict(entry, free, accuracy, latency, error_rows, latency_rows)
+            values, sd = _predict(entry, free, accuracy, latency)
             rows = entry.choose(
                 free, values, sd, known=entry.attained(proposals), seed=entry.child_seed(number)
             )
@@ -82,8 +82,8 @@ def _active_rows(entry: Entry, latency_rows: Rows) -> Rows:
     while len(rows) < n:
         accuracy = entry.fit_accuracy(rows)
         free = np.setdiff1d(everything, rows)
-        values, sd = _predict(entry, free, accuracy, latency, rows, latency_rows)
-        known, _ = _predict(entry, rows, accuracy, latency, rows, latency_rows)
+        values, sd = _predict(entry, free, accuracy, latency)
+        known, _ = _predict(entry, rows, accuracy, latency)
         sd[:, 0] *= DOUBT * max(1.0, _misjudged(accuracy))
         seed, k = entry.child_seed("accuracies", len(rows)), min(BATCH, n - len(rows))
         n_hopeful = round(HOPEFUL_SHARE * k)
@@ -105,20 +105,7 @@ def _misjudged(accuracy: AccuracyModel) -> float:
 
 
 def _predict(
-    entry: Entry,
-    rows: Rows,
-    accuracy: AccuracyModel,
-    latency: LatencyModel,
-    error_rows: Rows,
-    latency_rows: Rows,
+    entry: Entry, rows: Rows, accuracy: AccuracyModel, latency: LatencyModel
 ) -> tuple[Floats, Floats]:
     """Mean and sd of both objectives of `rows`; what was revealed is known."""
-    values, sd = entry.both(accuracy, latency)(entry.contest.genotypes[rows])
-    for column, known, reveal in (
-        (0, error_rows, entry.oracle.errors),
-        (1, latency_rows, entry.oracle.latencies),
-    ):
-        here = np.isin(rows, known)
-        values[here, column] = reveal(rows[here])
-        sd[here, column] = 0.0
-    return values, sd
+    return entry.recalled(rows, *entry.both(accuracy, latency)(entry.contest.genotypes[rows]))

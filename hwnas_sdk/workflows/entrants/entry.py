@@ -163,6 +163,11 @@ class Entry:
 
         return predict
 
+    def recalled(self, rows: Rows, values: Floats, sd: Floats) -> tuple[Floats, Floats]:
+        """Predictions (len(rows), 2) with what was revealed in their place, of sd 0."""
+        known, true = self.oracle.recall(rows)
+        return np.where(known, true, values), np.where(known, 0.0, sd)
+
     def allowed(self, taken: Sequence[Rows]) -> NDArray[np.bool_]:
         """Eligible rows that were not proposed yet, (n,)."""
         mask = self.eligible.copy()
@@ -196,8 +201,13 @@ class Entry:
         seed: int,
         k: int | None = None,
     ) -> Rows:
-        """The candidates among `rows`, by expected hypervolume; values and sd (len(rows), 2)."""
+        """The candidates among `rows`, by expected hypervolume; values and sd (len(rows), 2).
+
+        Whatever was revealed to the method is exact here, whatever its models say.
+        """
         genotypes = self.contest.genotypes[rows]
+        if sd is not None:
+            values, sd = self.recalled(rows, values, sd)
         chosen = choose_candidates(
             values,
             sd,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.search.preferences import equidistant
 from hwnas_sdk.workflows.entrants.entry import TASK, Entry
 from hwnas_sdk.workflows.hypernetworks import (
+    PROPOSALS_PER_CANDIDATE,
     SearchDevices,
     device_vector,
     hypernetwork_plan,
@@ -25,34 +25,56 @@ if TYPE_CHECKING:
 
 
 def modnas(entry: Entry) -> list[Rows]:
-    """Train on the training devices once per seed, then look 24 preferences up."""
-    return _propose(entry, _trained)
+    """Look many preferences up, as `hwnas search` does, and choose by expected hypervolume."""
+    entry.refuse_rounds()
+    latency_rows = entry.reference_rows()
+    net = _trained(entry, latency_rows)
+    with entry.timed("fit"):
+        predict = entry.both(
+            entry.fit_accuracy(entry.accuracy_rows()), entry.fit_latency(latency_rows)
+        )
+    with entry.timed("search"):
+        n = PROPOSALS_PER_CANDIDATE * entry.plan.candidates
+        rows = _looked_up(entry, net, latency_rows, n)
+        values, sd = predict(entry.contest.genotypes[rows])
+        return [entry.choose(rows, values, sd, known=None, seed=entry.child_seed(0))]
+
+
+def modnas_look_up(entry: Entry) -> list[Rows]:
+    """As published: one architecture per preference, nothing chosen among them."""
+    entry.refuse_rounds()
+    return [_one_each(entry, _trained(entry, entry.reference_rows()))]
 
 
 def random_hypernetwork(entry: Entry) -> list[Rows]:
     """RHPN: a hypernetwork of large random logits, never trained (MODNAS, baselines)."""
-    return _propose(entry, _random)
+    entry.refuse_rounds()
+    return [_one_each(entry, _random(entry, entry.reference_rows()))]
 
 
-def _propose(entry: Entry, make: Callable[[Entry, Rows], MetaHypernetwork]) -> list[Rows]:
+def _one_each(entry: Entry, net: MetaHypernetwork) -> Rows:
+    with entry.timed("search"):
+        return _looked_up(entry, net, entry.reference_rows(), entry.plan.candidates)
+
+
+def _looked_up(entry: Entry, net: MetaHypernetwork, latency_rows: Rows, n: int) -> Rows:
+    """Rows of n different architectures for n preferences.
+
+    Raises: DataError when none of them is in the tables.
+    """
     from hwnas_sdk.search.modnas.proposals import propose_distinct
 
-    entry.refuse_rounds()
-    latency_rows = entry.reference_rows()
-    net = make(entry, latency_rows)
-    with entry.timed("search"):
-        vector = device_vector([entry.oracle.latencies(latency_rows)])
-        row_of, eligible = entry.contest.row_of, entry.eligible
+    vector = device_vector([entry.oracle.latencies(latency_rows)])
+    row_of, eligible = entry.contest.row_of, entry.eligible
 
-        def may(genotype: tuple[int, ...]) -> bool:
-            row = row_of.get(genotype, -1)
-            return row >= 0 and bool(eligible[row])
+    def may(genotype: tuple[int, ...]) -> bool:
+        row = row_of.get(genotype, -1)
+        return row >= 0 and bool(eligible[row])
 
-        wanted = equidistant(2, entry.plan.candidates)
-        genotypes = propose_distinct(net, vector, wanted, may=may)
+    genotypes = propose_distinct(net, vector, equidistant(2, n), may=may)
     if not len(genotypes):
         raise DataError(f"{entry.device}: no proposal is in the tables", code="nothing_found")
-    return [entry.contest.rows(genotypes)]
+    return entry.contest.rows(genotypes)
 
 
 def _trained(entry: Entry, latency_rows: Rows) -> MetaHypernetwork:

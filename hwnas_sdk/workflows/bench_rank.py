@@ -9,7 +9,7 @@ ranks of the true values over all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -86,6 +86,7 @@ class RankBench:
             self.objectives[device] = values
         self.judges = {d: self.judge(d) for d in plan.devices}
         self.row_of = {tuple(g): row for row, g in enumerate(tables.genotypes.tolist())}
+        self.trained: dict[tuple[str, int], tuple[Any, float]] = {}
 
     def judge(self, device: str, among: Bools | None = None) -> RankJudge:
         """The truth of a device's rows, or of those of them that `among` marks."""
@@ -167,7 +168,7 @@ def run_bench_rank(
         ]
     if loss_plans:
         answer["losses"] = [_row(tables, p, on_event, "loss", p.loss) for p in loss_plans]
-    answer["plots"] = [] if plots is None else [str(path) for path in _draw(answer, plots)]
+    answer["plots"] = [] if plots is None else [str(path) for path in draw_rank(answer, plots)]
     return answer
 
 
@@ -183,8 +184,8 @@ def _row(
     return {name: value, **{key: answer[key] for key in (*_MEANS, "fit_seconds")}}
 
 
-def _draw(answer: dict[str, Any], folder: Path) -> list[Path]:
-    """Pictures of what was compared; returns their paths."""
+def draw_rank(answer: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Pictures of what `run_bench_rank` answered; returns their paths."""
     own = "expected rank" if answer["model"] == "posterior" else f"network, {answer['loss']}"
     ways = {own: {text: answer[key] for key, text in _MEANS.items()}}
     if "independent" in answer:
@@ -315,6 +316,17 @@ def train_model(
     return model, time.perf_counter() - started
 
 
+def _trained_once(bench: RankBench, device: str, train: Ints, seed: int) -> tuple[Any, float]:
+    """As `train_model`; where platforms are added to others, no model is trained twice."""
+    key = (device, seed)
+    if key in bench.trained:
+        return bench.trained[key]
+    trained = train_model(bench, device, train, seed)
+    if bench.plan.new_platform:
+        bench.trained[key] = trained
+    return trained
+
+
 def _network_plan(bench: RankBench) -> Any:
     return _torch_half().RankPlan(loss=bench.plan.loss, batch_size=bench.plan.batch_size)
 
@@ -322,7 +334,7 @@ def _network_plan(bench: RankBench) -> Any:
 def _scored(bench: RankBench, device: str, train: Ints, seed: int) -> _Scored:
     """Scores of the judged rows by the model and by what the plan compares it with."""
     wanted = bench.tables.genotypes[bench.rows[device]]
-    model, fit_seconds = train_model(bench, device, train, seed)
+    model, fit_seconds = _trained_once(bench, device, train, seed)
     started = time.perf_counter()
     scores: dict[str, Floats] = {"score": model.score(wanted, device)}
     score_seconds = time.perf_counter() - started
@@ -344,7 +356,7 @@ def _scored(bench: RankBench, device: str, train: Ints, seed: int) -> _Scored:
     if bench.plan.new_platform:
         # The device before it in the list (the last one for the first).
         other = bench.plan.devices[bench.plan.devices.index(device) - 1]
-        base, _ = train_model(bench, other, bench.training_rows(other, seed), seed)
+        base, _ = _trained_once(bench, other, bench.training_rows(other, seed), seed)
         more = base.add_platform(device, labels.genotypes, labels.costs, error_pct=labels.error_pct)
         scores["new_platform"] = more.score(wanted, device)
     return _Scored(scores, fit_seconds, score_seconds)

@@ -58,7 +58,7 @@ class RankPlan:
 
     Attributes:
         loss: a name of `losses.LOSSES`.
-        epochs: at most; the encoders move in the second half only.
+        epochs: at most.
         batch_size: architectures whose ranks are compared; None: 18 for two objectives (the
             paper's), 32 for more, because three objectives put most of a small batch on one front.
         learning_rate: of the head.

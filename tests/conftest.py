@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from turns import turn
 
 # Shared machines stall now and then; what is slow shows in --durations, not as a failure.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several processes share the cores: one thread each, or they mostly wait for each other.
+
+    The processes start after this and inherit it; a library reads it when it is imported.
+    """
+    if config.getoption("numprocesses", None):
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that run alone come last, when there is little left to wait for."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_runs_alone)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Outermost, so that waiting does not count towards a test's timeout."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    # The folder of one process lies in that of the run.
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with turn(folder, alone=_runs_alone(item)):
+        return (yield)
+
+
+def _runs_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def _data_folder() -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -10,21 +11,14 @@ import pytest
 from hypothesis import settings
 from turns import turn
 
+# What the tests compute is small: with several threads torch mostly spins while they wait for each
+# other, on a busy machine for minutes. Read when torch is imported, and by other processes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 # Shared machines stall now and then; what is slow shows in --durations, not as a failure.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Several processes share the cores: one thread each, or they mostly wait for each other.
-
-    The processes start after this and inherit it; a library reads it when it is imported.
-    """
-    if config.getoption("numprocesses", None):
-        for name in _THREADS:
-            os.environ.setdefault(name, "1")
 
 
 @pytest.hookimpl(trylast=True)
@@ -68,11 +62,21 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Numbered here: `mktemp` reads all that is there, each time, and there are thousands."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test gets its own data folder, and is alone on this board."""
-    monkeypatch.setenv("HWNAS_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setenv("HWNAS_LEASE_DIR", str(tmp_path_factory.mktemp("lease")))
+    folder = next(_homes)
+    for name in ("home", "lease"):
+        (folder / name).mkdir(parents=True)
+    monkeypatch.setenv("HWNAS_HOME", str(folder / "home"))
+    monkeypatch.setenv("HWNAS_LEASE_DIR", str(folder / "lease"))
 
 
 @pytest.fixture(scope="session", autouse=True)

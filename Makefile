@@ -6,6 +6,8 @@
 #   make board        start an emulated board to play with (root; `make board-stop` ends it)
 # PYTHON=python3.12   another interpreter       PIP_FLAGS=...   extra flags for pip, for example an
 # index that holds another build of torch (CUDA, ROCm, or the CPU build for your platform).
+# PROCESSES=4         run tests in four processes instead of two (0: in one, needed by a debugger)
+# PYTEST_FLAGS=...    what pytest shall get too: make unit PYTEST_FLAGS="tests/store -k kill"
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,6 +20,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_FLAGS ?=
+PROCESSES ?= 2
+# Tests marked `alone` wait until nothing runs beside them (tests/turns.py).
+PYTEST_SPLIT := -n $(PROCESSES) --dist worksteal
 
 help:
 	@grep -E '^#  ' Makefile | sed 's/^#//'
@@ -54,14 +59,14 @@ agent-syntax: install
 	$(BIN)/vermin --quiet --violations -t=3.8- --no-tips device_agents
 
 unit: install
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PYTEST_SPLIT) $(PYTEST_FLAGS)
 
 integration: install
-	$(BIN)/pytest -m "slow and not hardware" --ignore=tests/integration --durations=15 $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PYTEST_SPLIT) -m "slow and not hardware" --ignore=tests/integration --durations=15 $(PYTEST_FLAGS)
 	$(MAKE) integration-boards
 
 # Builds the emulated board where that is possible: eight minutes the first time (Debian packages),
-# then kept in ~/.cache/hwnas-board.
+# then kept in ~/.cache/hwnas-board. In one process: the boards are shared, and they measure.
 integration-boards: install
 	$(BIN)/python tools/qemu_board build --or-skip
 	$(BIN)/pytest -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS) tests/integration

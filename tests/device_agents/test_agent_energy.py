@@ -12,6 +12,7 @@ import pytest
 from agent_harness import SETTINGS, Agent, conv_net, of
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_energy_windows_of_a_real_job(start: Any, tmp_path: Path) -> None:
     root = tmp_path / "root"
@@ -63,6 +64,7 @@ def test_energy_windows_of_a_real_job(start: Any, tmp_path: Path) -> None:
     assert energy["window_s"] >= 10.0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_energy_of_a_sensor_that_tells_power(start: Any, tmp_path: Path) -> None:
     """A module that draws 5 W while its worker computes, 2 W otherwise."""

@@ -143,6 +143,7 @@ def test_end_of_input_finishes_the_job_first(start: Any) -> None:
     assert agent.lease_record() == {}
 
 
+@pytest.mark.alone
 def test_end_of_input_without_a_job_ends_at_once(start: Any) -> None:
     agent: Agent = start()
     agent.ask("probe")

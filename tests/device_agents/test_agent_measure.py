@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 from agent_harness import FOREVER, SETTINGS, Agent, conv_net, kinds, of
 
 LIGHT = conv_net(4)
@@ -154,6 +155,7 @@ def test_requests_are_answered_while_the_worker_measures(agent: Agent) -> None:
     assert agent.run("after", [agent.put(LIGHT)])[-1]["outcome"] == "done"
 
 
+@pytest.mark.alone
 def test_the_deadline_ends_a_job(agent: Agent) -> None:
     events = agent.run(
         "deadline", [agent.put(HEAVY), agent.put(LIGHT)], settings=FOREVER, deadline_s=1.0

@@ -85,6 +85,7 @@ def test_a_board_that_says_nothing_is_not_polled(agent_module: Modules, tmp_path
     assert watch.finish() is None
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_throttled_raspberry_pi_shows_in_blocks_and_at_the_end(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ import pytest
 from agent_harness import wait_until
 from test_families import tree
 
+pytestmark = pytest.mark.alone  # threads that must keep their times
 Modules = Callable[[str], Any]
 IDLE_MW, ACTIVE_MW = 2000.0, 5000.0
 RUN_S = 0.004

@@ -195,6 +195,7 @@ def test_job_cancelled_before_anything_was_finished_is_unknown(make_job) -> None
         session.forget(job.id)
 
 
+@pytest.mark.alone
 def test_ctrl_c_in_a_silent_wait_returns_at_once(make_job) -> None:
     timer = threading.Timer(0.4, signal.raise_signal, [signal.SIGINT])
     with open_session("fake:?mode=slow&delay_s=1.0&reply_s=5") as session:

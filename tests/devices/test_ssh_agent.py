@@ -167,6 +167,7 @@ def test_agent_gets_its_folder_and_the_hosts_patience(board) -> None:
         assert agents_of(board.home / "else where")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_overhead_of_a_measurement(board, job) -> None:
     """Wall time beyond what the board was busy with, for each network, on loopback."""

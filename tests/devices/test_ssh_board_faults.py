@@ -70,6 +70,7 @@ def test_board_that_lost_the_end_of_its_journal(bench, make_job) -> None:
         assert [block.samples_ns.tolist() for block in entry.blocks] == expected[entry.item]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_agent_that_dies_at_every_start_is_not_tried_for_ever(bench, make_job) -> None:
     with bench.open() as session:

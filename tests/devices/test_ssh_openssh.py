@@ -104,6 +104,7 @@ def test_commands(shell) -> None:
     assert shell.n_connections == 1
 
 
+@pytest.mark.alone
 def test_connection_that_is_killed(shell, daemon, tmp_path) -> None:
     """The process outlives it, the host is told, and the next command connects anew."""
     flag = tmp_path / "flag"

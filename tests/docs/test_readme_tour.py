@@ -37,6 +37,7 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_tour_of_commands(tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ def test_tour_of_commands(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_python_example(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_missing_folder_and_wrong_extension(tmp_path: Path, cache: ArtifactCache
         (b"\x1c\0\0\0ORTM....", ".ort"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"<!DOCTYPE html>", "HTML"),
-        (gzip.compress(b"x"), "gzip"),
+        (gzip.compress(b"x", mtime=0), "gzip"),
         (b"hello world, this is no model", "not an ONNX file"),
         (b"\xff" * 64, "not an ONNX file"),
         (onnx.ValueInfoProto(name="x").SerializeToString(), "not an ONNX file"),

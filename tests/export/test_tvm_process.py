@@ -62,6 +62,7 @@ def test_an_exit_is_a_crash_too(process: TvmProcess) -> None:
         process.request("exit", timeout_s=20.0)
 
 
+@pytest.mark.alone
 def test_a_child_that_hangs_is_killed(process: TvmProcess) -> None:
     pid = process.request("work", timeout_s=20.0)["pid"]
     began_s = time.monotonic()

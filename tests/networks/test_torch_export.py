@@ -20,6 +20,7 @@ def test_times_the_torchscript_exporter(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_times_the_dynamo_exporter(capfd: pytest.CaptureFixture[str]) -> None:
     assert 0 < torch_onnx_export_seconds(build_module(tiny()), (1, 4), dynamo=True) < 120

@@ -82,6 +82,7 @@ def test_features_of_a_published_cell():
     assert named["downsamplings"] == 2
 
 
+@pytest.mark.alone
 def test_the_whole_space_is_fast():
     genes = SPACE.all_genotypes()
     started = time.perf_counter()

@@ -12,6 +12,7 @@ import pytest
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "soak_kill.py"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_few_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:

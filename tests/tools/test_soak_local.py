@@ -12,6 +12,7 @@ import pytest
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "soak.py"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_local_fault_once(tmp_path: Path) -> None:
@@ -29,6 +30,7 @@ def test_every_local_fault_once(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_a_file_no_runtime_loads_gives_nothing(tmp_path: Path) -> None:
     assert expected_output(replace(artifact, path=str(broken), sha256="0" * 64)) is None
 
 
+@pytest.mark.alone
 def test_the_board_agrees_with_the_host() -> None:
     with Lab.open() as lab:
         result = lab.measure([CELL], on=lab.device("local"))[0]

@@ -115,6 +115,7 @@ def test_what_cannot_work_is_refused_before_it_starts(tmp_path: Path) -> None:
 # --- on a board -------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_board_classifies_like_the_host(tmp_path: Path) -> None:
     made = trained(tmp_path, striped(210))  # 35 to test by
     with Lab.open() as lab:

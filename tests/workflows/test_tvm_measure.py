@@ -74,6 +74,7 @@ def test_profiles_of_two_runtimes_are_kept_apart(lab: Lab) -> None:
     assert "--runtime tvm" in caught.value.hint
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_measured_with_tvm_and_compared_with_onnx_runtime(lab: Lab, tmp_path: Path) -> None:

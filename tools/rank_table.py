@@ -78,7 +78,9 @@ PARTS: Final = (
     Part(
         "three objectives",
         RankBenchPlan(
-            devices=("edgegpu", "eyeriss"), metrics=("latency", "energy"), independent=True
+            devices=("cifar10_edgegpu", "cifar10_eyeriss"),
+            metrics=("latency", "energy"),
+            independent=True,
         ),
     ),
     *(Part(f"loss {loss}", replace(_SWEPT, loss=loss)) for loss in LOSSES),

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 DRAWS: Final = 64
 SHORTLIST: Final = 0.01
-"""The first fronts of the predicted means that hold this share of the population come first."""
+"""This share of the population, those most often on the first front of a draw, comes first."""
 _CHUNK: Final = 4_000_000  # comparisons at once
 
 
@@ -64,19 +64,19 @@ def ranks_among(points: Floats, population: Floats) -> Floats:
     return found
 
 
-def last_listed(fronts: Floats) -> float:
-    """The last front of the predicted means that is on the shortlist, fronts (N,)."""
-    return float(np.quantile(fronts, SHORTLIST, method="higher"))
+def least_listed(shares: Floats, draws: int) -> float:
+    """Least share of draws on the first front that is on the shortlist, shares (N,)."""
+    return max(float(np.quantile(shares, 1.0 - SHORTLIST, method="lower")), 1.0 / draws)
 
 
-def rank_scores(expected: Floats, fronts: Floats, last: float) -> Floats:
-    """Scores, higher = better, of expected ranks and fronts of the means, (n,), (n,) -> (n,).
+def rank_scores(expected: Floats, shares: Floats, least: float, draws: int) -> Floats:
+    """Scores, higher = better, of expected ranks (n,) and shares of draws on the first front (n,).
 
-    Minus the expected rank; the shortlist, fronts up to `last`, comes before all others with
-    scores in (0, 1], ordered by front and then by expected rank.
+    Minus the expected rank; the shortlist, shares from `least` on, comes before all others with
+    scores in (0, 1], ordered by share and then by expected rank.
     """
-    within = expected / (1.0 + expected)  # in [0, 1): orders the members of a front
-    return np.where(fronts <= last, 1.0 / (1.0 + fronts + within), -expected)
+    listed = (shares * draws + 1.0 / (1.0 + expected)) / (draws + 1.0)
+    return np.where(shares >= least, listed, -expected)
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class ExpectedRanks:
         means, sds: of the population's objectives, minimised, on scales on which the beliefs are
             normal, (N, m).
         scores: of the population, (N,), see `rank_scores`.
-        last: see `last_listed`.
+        least: see `least_listed`.
         seed, draws: what the expectation is taken over.
     """
 
     means: Floats
     sds: Floats
     scores: Floats
-    last: float
+    least: float
     seed: int
     draws: int
 
@@ -103,12 +103,14 @@ class ExpectedRanks:
         """Rank a population, (N, m) each. Raises: ValueError for an empty one or NaN."""
         if means.shape != sds.shape or len(means) == 0:
             raise ValueError(f"cannot rank means {means.shape} with sds {sds.shape}")
-        expected = np.zeros(len(means))
+        expected, first = np.zeros(len(means)), np.zeros(len(means))
         for points in joint_draws(means, sds, np.eye(means.shape[1]), seed=seed, draws=draws):
-            expected += pareto.ranks(points) / draws
-        fronts = pareto.ranks(means).astype(np.float64)
-        last = last_listed(fronts)
-        return cls(means, sds, rank_scores(expected, fronts, last), last, seed, draws)
+            ranks = pareto.ranks(points)
+            expected += ranks / draws
+            first += ranks == 0
+        shares = first / draws
+        least = least_listed(shares, draws)
+        return cls(means, sds, rank_scores(expected, shares, least, draws), least, seed, draws)
 
     def score(self, means: Floats, sds: Floats) -> Floats:
         """Scores that others would have if they joined the population, (n, m) each -> (n,)."""
@@ -117,7 +119,9 @@ class ExpectedRanks:
         drawn = joint_draws(
             self.means, self.sds, np.eye(n_objectives), seed=self.seed, draws=self.draws
         )
-        expected = np.zeros(len(means))
+        expected, first = np.zeros(len(means)), np.zeros(len(means))
         for points, deviates in zip(drawn, own, strict=True):
-            expected += ranks_among(means + sds * deviates, points) / self.draws
-        return rank_scores(expected, ranks_among(means, self.means), self.last)
+            ranks = ranks_among(means + sds * deviates, points)
+            expected += ranks / self.draws
+            first += ranks == 0
+        return rank_scores(expected, first / self.draws, self.least, self.draws)

@@ -6,8 +6,10 @@ objectives of all architectures are sorted into fronts, and the front numbers ar
 the score with the least expected squared error of the rank. Sorting the two *predicted means* into
 fronts, as two independent predictors do, takes a lucky prediction for a front member, and it does
 not see that a coarse clock puts many architectures on one value; `independent_ranks` does so, to
-compare. At the very top it is better: the first fronts of the means are spread over all costs,
-where expected ranks crowd at some. So these come first, as a shortlist.
+compare. At the very top expected ranks crowd at some costs. So those that are most often on the
+first front of a draw come first, as a shortlist: these are spread over all costs. (The first fronts
+of the predicted means covered the true front less well: normalised hypervolume of the best hundred
+.9910, against .9935, on four training devices with five seeds each.)
 
 Differs from the paper (HW-PR-NAS): the score is derived from the posterior instead of being the
 output of a network trained on the ranks of small batches. The paper's network is
@@ -31,7 +33,7 @@ from hwnas_sdk.predictors.card import Card, Tensors, load_card, load_model, save
 from hwnas_sdk.predictors.expected_rank import (
     DRAWS,
     joint_draws,
-    last_listed,
+    least_listed,
     own_deviates,
     rank_scores,
     ranks_among,
@@ -46,7 +48,7 @@ from hwnas_sdk.spaces.base import Genotypes, SearchSpace
 Floats = NDArray[np.float64]
 
 KIND: Final = "rank"
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _MIN_LABELS: Final = 10
 # With at least this share of repeated values, costs were read off a coarse clock.
 _COARSE: Final = 0.5
@@ -101,7 +103,7 @@ class Platform:
         levels: per cost, the values a coarse clock showed; None for a fine one.
         correlation: of what the objectives' processes leave unexplained, (m, m).
         stretch: mean expected rank over that of unrounded draws, 1 without a coarse clock.
-        shortlist: last front of the predicted means that is on the shortlist.
+        shortlist: least share of draws on the first front that is on the shortlist.
         scores: of the population, (N,); empty until they are known.
     """
 
@@ -218,16 +220,18 @@ class RankPredictor:
     def _ranked(self, platform: Platform) -> Platform:
         """The platform with what is known once the whole population is ranked."""
         means, sds = self._of_population(platform)
-        rounded, fine = np.zeros(len(means)), np.zeros(len(means))
+        rounded, fine, first = np.zeros((3, len(means)))
         for points in self._draws(platform, means, sds):
-            fine += pareto.ranks(points) / self.draws
+            ranks = pareto.ranks(points)
+            fine += ranks / self.draws
+            first += ranks == 0
             if platform.coarse:
                 rounded += pareto.ranks(_snapped(platform, points)) / self.draws
-        fronts = pareto.ranks(means).astype(np.float64)
-        last = last_listed(fronts)
+        least = least_listed(first / self.draws, self.draws)
         stretch = float(rounded.mean() / fine.mean()) if platform.coarse and fine.any() else 1.0
-        platform = replace(platform, stretch=stretch, shortlist=last)
-        scores = rank_scores(platform.expected(rounded, fine), fronts, last)
+        platform = replace(platform, stretch=stretch, shortlist=least)
+        expected = platform.expected(rounded, fine)
+        scores = rank_scores(expected, first / self.draws, least, self.draws)
         return replace(platform, scores=scores)
 
     def _with_errors(
@@ -281,8 +285,8 @@ class RankPredictor:
     def score(self, genotypes: NDArray[np.integer], platform: str) -> Floats:
         """Minus the expected Pareto rank among the population of the space.
 
-        The shortlist, the first fronts of the predicted means, comes before all others with scores
-        in (0, 1], ordered by front and then by expected rank.
+        The shortlist, those most often on the first front of a draw, comes before all others with
+        scores in (0, 1], ordered by how often and then by expected rank.
 
         The population (every live architecture of a small space) was ranked when the platform was
         learned and is looked up; others are compared with it. Dead architectures score lower than
@@ -335,15 +339,17 @@ class RankPredictor:
         population = self._of_population(platform)
         root = np.linalg.cholesky(platform.correlation)
         own = own_deviates(means.shape[1], seed=self.seed, draws=self.draws)
-        rounded, fine = np.zeros(len(genes)), np.zeros(len(genes))
+        rounded, fine, first = np.zeros((3, len(genes)))
         for points, z in zip(self._draws(platform, *population), own, strict=True):
             mine = means + sds * (root @ z)
-            fine += ranks_among(mine, points) / self.draws
+            ranks = ranks_among(mine, points)
+            fine += ranks / self.draws
+            first += ranks == 0
             if platform.coarse:
                 snapped = _snapped(platform, mine), _snapped(platform, points)
                 rounded += ranks_among(*snapped) / self.draws
         expected = platform.expected(rounded, fine)
-        return rank_scores(expected, ranks_among(means, population[0]), platform.shortlist)
+        return rank_scores(expected, first / self.draws, platform.shortlist, self.draws)
 
     def _posterior(
         self, platform: Platform, errors: Blocks, costs: Blocks

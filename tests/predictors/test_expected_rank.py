@@ -10,6 +10,7 @@ from hwnas_sdk.predictors.expected_rank import (
     SHORTLIST,
     ExpectedRanks,
     joint_draws,
+    least_listed,
     rank_scores,
 )
 from hwnas_sdk.predictors.metrics import kendall
@@ -26,10 +27,10 @@ def test_without_doubt_the_score_is_the_rank(m):
     means = population(m=m)
     ranked = ExpectedRanks.of(means, np.zeros_like(means), seed=0, draws=2)
     fronts = pareto.ranks(means)
-    listed = fronts <= ranked.last
+    listed = fronts == 0
     np.testing.assert_allclose(ranked.scores[~listed], -fronts[~listed])
-    assert listed.sum() >= SHORTLIST * len(means)
-    assert (ranked.scores[listed] > 0).all()
+    assert ranked.least == 1.0
+    assert (ranked.scores[listed] == 1.0).all()
 
 
 def test_the_expectation_is_over_the_draws():
@@ -63,10 +64,19 @@ def test_outsiders_are_scored_as_if_they_joined():
     np.testing.assert_allclose(ranked.score(means[303:305], sds[303:305]), scores[3:5])
 
 
-def test_the_first_fronts_come_first_and_in_order():
-    scores = rank_scores(np.array([0.5, 0.2, 9.0, 3.0]), np.array([0.0, 0.0, 1.0, 2.0]), 1.0)
+def test_the_likely_front_comes_first_and_in_order():
+    expected, shares = np.array([0.5, 0.2, 9.0, 3.0]), np.array([1.0, 1.0, 0.5, 0.25])
+    scores = rank_scores(expected, shares, 0.5, 4)
     assert (scores[:3] > 0).all()
     assert scores[1] > scores[0] > scores[2] > scores[3] == -3.0
+
+
+def test_the_shortlist_is_a_share_of_the_population_and_never_the_hopeless():
+    shares = np.zeros(1000)
+    assert least_listed(shares, 64) == 1 / 64
+    shares[:300] = np.arange(300) / 300
+    least = least_listed(shares, 64)
+    assert SHORTLIST * 1000 <= (shares >= least).sum() <= SHORTLIST * 1000 + 1
 
 
 def test_nobody_to_rank_is_refused():

@@ -74,7 +74,9 @@ def test_scores_order_by_the_rank_of_what_is_believed(beliefs, objectives):
     scores = rank_scores_of(SPACE, beliefs, objectives, seed=0, draws=8)(cells)
     fronts = pareto.ranks(beliefs.predict(cells, objectives)[0])
     assert kendall(fronts, -scores) > 0.75
-    assert fronts[scores > 0].max() <= fronts[scores <= 0].min() + 1
+    listed = scores > 0
+    assert np.median(fronts[listed]) <= 5 < np.median(fronts[~listed])
+    assert listed[fronts == 0].mean() > 0.5
 
 
 def test_folded_networks_that_execute_the_same_have_one_score(beliefs):

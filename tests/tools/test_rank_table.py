@@ -64,8 +64,8 @@ def test_each_command_has_the_options_of_its_plan():
     commands = {part.name: part.command for part in rank_table.PARTS}
     assert commands["expected rank"] == "hwnas bench rank --against independent"
     assert commands["three objectives"] == (
-        "hwnas bench rank --devices cifar10_edgegpu,cifar10_eyeriss --objectives error,latency,energy "
-        "--against independent"
+        "hwnas bench rank --devices cifar10_edgegpu,cifar10_eyeriss "
+        "--objectives error,latency,energy --against independent"
     )
     assert commands["batches of 8"] == (
         "hwnas bench rank --devices titan_rtx_256,raspi4 --model network --loss listwise "

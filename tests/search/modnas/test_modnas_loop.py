@@ -147,9 +147,37 @@ def test_history_and_bounds():
     assert propose(net, DEVICES[0].numpy(), preferences).tolist() == [[2, 2], [2, 2]]
 
 
+def test_a_warm_up_teaches_the_lower_level_only():
+    response = Counting()
+    plan = ModnasPlan(epochs=3, steps=2, warm_up=2, preferences=2)
+    after = []
+    search_all(
+        SIZES_PLAN, response, PredictedHardware(COSTS), DEVICES, plan,
+        judge=lambda net: after.append([p.clone() for p in net.parameters()]) or {},
+    )  # fmt: skip
+    assert response.learned == 6
+    same = [all(torch.equal(a, b) for a, b in zip(after[0], net, strict=True)) for net in after]
+    assert same == [True, True, False]
+
+
+def test_exact_hardware_leaves_chance_to_the_task_loss():
+    """With all weight on the hardware every draw gives the same gradient, so seeds agree."""
+    found = []
+    for seed in (0, 1):
+        plan = {"epochs": 4, "bound": None, "scheme": "mean", "estimator": "reinmax"}
+        net = run(exact_hardware=True, seed=seed, **plan).hypernetwork
+        found.append(propose(net, DEVICES[0].numpy(), np.array([[0.0, 1.0]]))[0].tolist())
+    assert found == [[0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"scheme": "magic"}, "magic"), ({"epochs": 0}, "epochs"), ({"bound": 2.0}, "between 0")],
+    [
+        ({"warm_up": 100}, "leaves none of 100"),
+        ({"scheme": "magic"}, "magic"),
+        ({"epochs": 0}, "epochs"),
+        ({"bound": 2.0}, "between 0"),
+    ],
 )
 def test_impossible_plans_are_refused(options, message):
     with pytest.raises(ModelError, match=message):

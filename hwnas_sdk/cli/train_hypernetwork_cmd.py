@@ -52,7 +52,7 @@ _OF_IMAGES = ("data_dir", "steps", "batch_size", "channels", "cells", "warm_up")
     "--epochs",
     type=click.IntRange(min=1),
     help="Epochs of 50 steps; with --task, passes over half of the training images.  [default: "
-    "60; with --task 30 for digits, else 100]",
+    "60; with --task 40 for digits, else 100]",
 )
 @click.option(
     "--task",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 KIND: Final = "supernetwork"
 SCHEMA: Final = 1
-DIGITS_EPOCHS: Final = 30
+DIGITS_EPOCHS: Final = 40
 _N_STAGES: Final = 3
 
 
@@ -125,12 +125,11 @@ def default_search(
             steps=steps,
             scheme=scheme,  # type: ignore[arg-type]  # checked there
             estimator=estimator,  # type: ignore[arg-type]  # checked when it decides
-            learning_rate=0.02 if small else 3.9e-3,
+            learning_rate=0.03 if small else 3.9e-3,
             weight_decay=0.0 if small else 1e-3,
             bound=bound,
             running_task=True,
             warm_up=warm_up,
-            exact_hardware=small,
             evaluate_every=max(1, epochs // 6),
             seed=seed,
         ),

@@ -72,9 +72,6 @@ class ModnasPlan:
         warm_up: epochs at the start in which only the lower level learns, from architectures drawn
             as the untrained hypernetwork says: uniformly (ours). Without, operators that have
             nothing to learn win before the others have learned.
-        exact_hardware: take the exact expectation of the hardware objectives instead of that of
-            the sampled architecture (ours; for hardware that is multilinear in the choices, like
-            a table): only the task loss is left to chance.
     """
 
     epochs: int = 100
@@ -93,7 +90,6 @@ class ModnasPlan:
     bound: float | None = None
     running_task: bool = False
     warm_up: int = 0
-    exact_hardware: bool = False
     evaluate_every: int = 1
     seed: int = 0
 
@@ -231,13 +227,12 @@ class _Search:
     ) -> Tensor:
         """Scalarised losses of fresh preferences, (T, preferences)."""
         plan, n_devices = self.plan, len(devices)
-        choices, preferences, logits = self._draw(devices, mixed)
+        choices, preferences = self._draw(devices, mixed)
         flat = choices.reshape(-1, *choices.shape[2:])
         task = self.response.task_loss(flat, train=False)
         if plan.running_task:
             task = self.range.scale(task)
-        likely = torch.softmax(logits, dim=-1) if plan.exact_hardware else choices
-        costs = self.hardware(likely, numbers)
+        costs = self.hardware(choices, numbers)
         losses = torch.cat([task.reshape(n_devices, -1, 1), costs], dim=2)
         bounds = None if plan.bound is None else torch.tensor(plan.bound)
         value = scalarise(
@@ -249,10 +244,8 @@ class _Search:
         )
         return value.reshape(n_devices, -1)
 
-    def _draw(
-        self, devices: Tensor, mixed: list[Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Architectures (T, n, d, c) for preferences (T, n, m), and the logits behind them."""
+    def _draw(self, devices: Tensor, mixed: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Architectures (T, n, d, c) for preferences (T, n, m)."""
         plan, m = self.plan, self.net.plan.n_objectives
         gamma = self._rng.gamma(plan.concentration, size=(len(devices), plan.preferences, m))
         preferences = torch.from_numpy(gamma / gamma.sum(axis=2, keepdims=True)).float()
@@ -267,11 +260,11 @@ class _Search:
         choices = decide(
             logits.flatten(0, 1), plan.estimator, temperature=temperature, generator=self.generator
         )
-        return choices.reshape(logits.shape), preferences, logits
+        return choices.reshape(logits.shape), preferences
 
     def _lower_level(self) -> None:
         with torch.no_grad():
-            choices, _, _ = self._draw(self.devices)
+            choices, _ = self._draw(self.devices)
         flat = choices.flatten(0, 1)
         self.response.learn(flat, torch.ones(len(flat)))
 

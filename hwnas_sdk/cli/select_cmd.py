@@ -170,6 +170,6 @@ def _show(app: App, selection: Selection, *, by: str, task: str, output: Path) -
         ]  # fmt: skip
         columns = ("network", by, *costs, "trained %", "inherited %", "")
         console.print(table(columns, rows, title=f"scored on {task}"))
-        console.print(facts({**answer, "candidates": None}))
+        console.print(facts({k: v for k, v in answer.items() if k != "candidates"}))
 
     app.show(answer, draw)

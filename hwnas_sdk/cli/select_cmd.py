@@ -95,7 +95,7 @@ def select(
     from hwnas_sdk.networks.training.tasks import image_task
     from hwnas_sdk.workflows import select_candidates as work
     from hwnas_sdk.workflows.fronts import front_to_mapping
-    from hwnas_sdk.workflows.train_supernet import load_supernet
+    from hwnas_sdk.workflows.supernet_files import check_supernet, load_supernet
 
     candidates = _read(front)
     _check(front, output, by, supernet)
@@ -104,7 +104,7 @@ def select(
     chosen = image_task(task or (card.data["task"] if card is not None else "digits"))
     images = search_halves(load_images(chosen, data_dir))
     if net is not None and card is not None:
-        work.check_supernet(card, images)
+        check_supernet(card, images)
         net = moved(net, torch_device)
     checkpoint = output.with_suffix(".checkpoint")
     if by == "inherited":

@@ -7,23 +7,20 @@ cost) goes. Source: MODNAS, section on the selection of candidates; spec 2.11.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError, DataError, ModelError
+from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.files import write_text_atomic
-from hwnas_sdk.core.ids import canonical_json
 from hwnas_sdk.core.types import OBJECTIVES, ParetoFront
 from hwnas_sdk.pareto import non_dominated_mask
-from hwnas_sdk.predictors.card import Card
 from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.spaces import get_space
+from hwnas_sdk.workflows.short_trainings import Trained
 
 if TYPE_CHECKING:
     from hwnas_sdk.networks.supernet import Supernet
@@ -100,7 +97,7 @@ def select_by_sotl(
         "images": images.fingerprint(),
         "candidates": [candidate.arch for candidate in front.candidates],
     }
-    known = _Trained(checkpoint, identity)
+    known = Trained(checkpoint, identity)
     total = len(front.candidates) * plan.epochs
     for number, candidate in enumerate(front.candidates):
         under_way = known.under_way(number)
@@ -139,64 +136,6 @@ def select_by_inheritance(front: ParetoFront, images: ImageSplits, supernet: Sup
     inherited = _inherited(front, supernet, images)
     how = f"by the error on {images.task.name} with the weights of a supernetwork"
     return _selection(front, [100.0 - pct for pct in inherited], how, inherited=inherited)
-
-
-def check_supernet(card: Card, images: ImageSplits) -> None:
-    """Refuse a supernetwork that learned from the images held out here, or from others.
-
-    Raises: DataError.
-    """
-    if card.data.get("fingerprint") != images.fingerprint():
-        raise DataError(
-            f"{card.name} was trained on other images than these of {images.task.name}",
-            code="other_images",
-            hint="name the --task and --data-dir it was trained with",
-        )
-
-
-class _Trained:
-    """Results of the candidates that are trained already, in a file."""
-
-    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
-        self.path = path
-        self.identity = json.loads(canonical_json(identity))
-        self.results: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            self._read(path)
-
-    def under_way(self, number: int) -> Path | None:
-        """Checkpoint of one candidate's training."""
-        return None if self.path is None else self.path.with_suffix(f".{number + 1}.checkpoint")
-
-    def add(self, arch: str, losses: Sequence[float], accuracy_pct: float) -> None:
-        """Keep a result."""
-        self.results[arch] = {"losses": list(losses), "accuracy_pct": accuracy_pct}
-        if self.path is not None:
-            document = {"identity": self.identity, "results": self.results}
-            write_text_atomic(self.path, canonical_json(document))
-
-    def drop(self, under_way: Path | None) -> None:
-        """Remove the checkpoint of a training whose result is kept."""
-        if under_way is not None:
-            under_way.unlink(missing_ok=True)
-
-    def _read(self, path: Path) -> None:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            same = document["identity"] == self.identity
-            self.results = dict(document["results"])
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise ModelError(
-                f"the checkpoint {path} cannot be read: {type(exc).__name__}",
-                code="checkpoint_damaged",
-                hint="delete it to start over",
-            ) from exc
-        if not same:
-            raise ModelError(
-                f"the checkpoint {path} belongs to another selection",
-                code="other_checkpoint",
-                hint="delete it to start over, or name another file",
-            )
 
 
 def _inherited(front: ParetoFront, supernet: Supernet, images: ImageSplits) -> list[float]:

@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.bayes import LatencyPrior
-from hwnas_sdk.predictors.card import Card, load_model, save_model
 from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.workflows.hypernetwork_judges import InheritedJudge
 from hwnas_sdk.workflows.hypernetworks import search_for_devices
 from hwnas_sdk.workflows.search_devices import checked_objectives, shipped_devices
+from hwnas_sdk.workflows.supernet_files import save_supernet, supernet_of
 from hwnas_sdk.workflows.train_hypernetwork import (
     REFERENCES,
     TWO,
@@ -28,14 +28,12 @@ from hwnas_sdk.workflows.train_hypernetwork import (
 )
 
 if TYPE_CHECKING:
-    from hwnas_sdk.networks.supernet import Supernet, SupernetConfig
+    from hwnas_sdk.networks.supernet import SupernetConfig
     from hwnas_sdk.networks.supernet_response import ResponsePlan
     from hwnas_sdk.networks.training.images import ImageSplits
     from hwnas_sdk.networks.training.tasks import ImageTask
     from hwnas_sdk.search.modnas.loop import ModnasPlan
 
-KIND: Final = "supernetwork"
-SCHEMA: Final = 1
 DIGITS_EPOCHS: Final = 40
 _N_STAGES: Final = 3
 
@@ -136,11 +134,6 @@ def default_search(
     )
 
 
-def supernet_of(output: Path) -> Path:
-    """Where the supernetwork of a hypernetwork is kept."""
-    return output.with_suffix(".supernet.safetensors")
-
-
 def train_task_hypernetwork(
     output: Path,
     images: ImageSplits,
@@ -203,7 +196,7 @@ def train_task_hypernetwork(
         "by the shipped models; mean over its search devices. random: of 24 random networks",
     }
     data = described(images)
-    _save_supernet(supernet_of(output), supernet, search, data, metrics=figures)
+    save_supernet(supernet_of(output), supernet, search.response, data=data, metrics=figures)
     answer = save_hypernetwork(
         output,
         result,
@@ -221,49 +214,6 @@ def train_task_hypernetwork(
     )
     checkpoint.unlink(missing_ok=True)
     return {**answer, "supernet": str(supernet_of(output))}
-
-
-def _save_supernet(
-    path: Path,
-    supernet: Supernet,
-    search: SupernetSearch,
-    data: dict[str, Any],
-    *,
-    metrics: dict[str, Any],
-) -> None:
-    card = Card(
-        name=path.stem,
-        kind=KIND,
-        space="nasbench201",
-        schema=SCHEMA,
-        data=data,
-        metrics=metrics,
-        settings={"config": asdict(search.config), "response": asdict(search.response)},
-    )
-    save_model(path, {name: t.cpu().numpy() for name, t in supernet.state_dict().items()}, card)
-
-
-def load_supernet(path: Path) -> tuple[Supernet, Card]:
-    """Read a supernetwork and its card.
-
-    Raises: ModelError for another kind of model, or a damaged file.
-    """
-    import torch
-
-    from hwnas_sdk.networks.supernet import Supernet, SupernetConfig
-
-    tensors, card = load_model(path, kind=KIND, space="nasbench201", schema=SCHEMA)
-    try:
-        values = dict(card.settings["config"])
-        for name in ("input_shape", "channels"):
-            values[name] = tuple(values[name])
-        supernet = Supernet(SupernetConfig(**values))
-        supernet.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise ModelError(f"{path.name}: incomplete supernetwork: {reason}") from exc
-    supernet.eval()
-    return supernet, card
 
 
 def _plain(value: Any) -> Any:

@@ -23,10 +23,10 @@ from hwnas_sdk.predictors.card import Card  # noqa: E402
 from hwnas_sdk.spaces import get_space  # noqa: E402
 from hwnas_sdk.workflows.fronts import front_from_mapping, front_to_mapping  # noqa: E402
 from hwnas_sdk.workflows.select_candidates import (  # noqa: E402
-    check_supernet,
     select_by_inheritance,
     select_by_sotl,
 )
+from hwnas_sdk.workflows.supernet_files import check_supernet  # noqa: E402
 
 SPACE = get_space("nasbench201")
 IMAGES = search_halves(striped(96))

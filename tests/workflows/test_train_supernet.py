@@ -18,11 +18,10 @@ from hwnas_sdk.networks.supernet_response import (  # noqa: E402
 )
 from hwnas_sdk.networks.training.tasks import TASKS  # noqa: E402
 from hwnas_sdk.workflows import search_devices  # noqa: E402
+from hwnas_sdk.workflows.supernet_files import load_supernet, supernet_of  # noqa: E402
 from hwnas_sdk.workflows.train_hypernetwork import load_hypernetwork  # noqa: E402
 from hwnas_sdk.workflows.train_supernet import (  # noqa: E402
     default_search,
-    load_supernet,
-    supernet_of,
     train_task_hypernetwork,
 )
 

@@ -16,6 +16,7 @@ import torch
 from image_folders import write_cifar10
 
 from hwnas_sdk.cli.main import main
+from hwnas_sdk.networks.training import sotl
 
 pytest.importorskip("sklearn")
 
@@ -89,6 +90,13 @@ def test_from_images_to_selected_candidates(
         error = call(capsys, *argv, code=code)["error"]
         assert (error["code"], argv) == (name, argv)
         assert "\n" not in error["message"]
+
+
+def test_the_defaults_are_the_authors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["select", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"[default: {sotl.EPOCHS}; x>=1]" in words
+    assert f"[default: {sotl.SEED}; x>=0]" in words
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ VERBS = {
     "profile": LazyVerb("profile_cmd:profile", "Measure the reference networks on a device."),
     "measure": LazyVerb("measure_cmd:measure", "Measure networks or your own ONNX file."),
     "search": LazyVerb("search_cmd:search", "Search the best trade-offs for a device."),
+    "select": LazyVerb("select_cmd:select", "Keep the candidates that do well on images."),
     "verify": LazyVerb("verify_cmd:verify", "Measure the candidates of a search and compare."),
     "loop": LazyVerb("loop_cmd:loop", "Measure, learn, search and verify, round after round."),
     "report": LazyVerb("report_cmd:report", "Write one offline HTML page about a run."),

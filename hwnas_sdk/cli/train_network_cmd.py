@@ -10,13 +10,17 @@ import click
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.lab import SETTINGS, make_settings, open_lab, show_plan
 from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
-from hwnas_sdk.cli.train_options import weights_option
-from hwnas_sdk.core.errors import MeasurementError, MissingExtraError
+from hwnas_sdk.cli.train_options import (
+    TASKS,
+    data_dir_option,
+    need_torch,
+    torch_device_option,
+    weights_option,
+)
+from hwnas_sdk.core.errors import MeasurementError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-TASKS = ("digits", "cifar10", "cifar100", "imagenet16_120")
 
 
 @click.command(short_help="A network of a space, on images.")
@@ -28,12 +32,7 @@ TASKS = ("digits", "cifar10", "cifar100", "imagenet16_120")
     show_default=True,
     help="What it learns; the digits come with the package, the others are files of yours.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder with the task's files as published (Python version).",
-)
+@data_dir_option()
 @weights_option(
     "Weights to write (.safetensors); a card (.json) and the network (.onnx) go beside it."
 )
@@ -56,13 +55,7 @@ TASKS = ("digits", "cifar10", "cifar100", "imagenet16_120")
     show_default=True,
     help="Side of a square blanked in each training image, in pixels.",
 )
-@click.option(
-    "--torch-device",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="Where torch trains: cpu, cuda, cuda:1, mps.",
-)
+@torch_device_option()
 @click.option(
     "--device",
     metavar="NAME",
@@ -116,7 +109,7 @@ def network(
     network is trained as one deploys it (folded). Killed, the same command continues from the
     last epoch and ends in the same weights.
     """
-    _need_torch()
+    need_torch("training a network")
     from hwnas_sdk.networks.training.fit import default_plan
     from hwnas_sdk.networks.training.images import load_images
     from hwnas_sdk.networks.training.tasks import image_task
@@ -186,13 +179,6 @@ def network(
     app.show(answer, lambda console: _draw(console, answer))
     _refuse_bad(answer["device"])
     work.checkpoint_of(output).unlink(missing_ok=True)
-
-
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("torch", "torch", purpose="training a network") from exc
 
 
 def _check_board(app: App, name: str) -> None:

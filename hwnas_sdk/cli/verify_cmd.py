@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -19,7 +18,6 @@ from hwnas_sdk.cli.lab import (
     warn_untuned,
 )
 from hwnas_sdk.cli.options import device_option, dry_run_option, verb
-from hwnas_sdk.core.errors import DataError
 
 
 @click.command(short_help="Measure the candidates of a search and compare.")
@@ -44,17 +42,9 @@ def verify(
     The networks are measured in the form the search predicted (see 'hwnas search --folded').
     Interrupted, the same command continues.
     """
-    from hwnas_sdk.workflows.fronts import front_from_mapping, verdict_to_mapping
+    from hwnas_sdk.workflows.fronts import read_front, verdict_to_mapping
 
-    try:
-        candidates = front_from_mapping(json.loads(front.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is not JSON"
-        raise DataError(
-            f"cannot read the front {front}: {reason}",
-            code="bad_front",
-            hint="write one with `hwnas search -o FRONT.json`",
-        ) from None
+    candidates = read_front(front)
     wants_energy = "energy" in candidates.objectives
     chosen = make_settings(settings, threads, runtime=runtime, energy=wants_energy)
     n = len(candidates.candidates)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,9 +93,8 @@ class SupernetResponse:
         """
         x, y = self._next("train" if train else "valid")
         with _frozen(self.supernet):
-            return torch.stack(
-                [functional.cross_entropy(self.supernet(x, choice), y) for choice in choices]
-            )
+            losses = [functional.cross_entropy(self.supernet(x, choice), y) for choice in choices]
+        return torch.stack(losses).to(choices.device)
 
     def learn(self, choices: Tensor, weights: Tensor) -> None:
         """One step of the shared weights along the mean of weights_i * loss_i.
@@ -130,7 +129,7 @@ class SupernetResponse:
             "n_steps": self._n_steps,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
         Raises: ModelError when the state is of another supernetwork.

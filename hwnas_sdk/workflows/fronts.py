@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from hwnas_sdk.core.errors import DataError
@@ -50,6 +52,22 @@ def front_from_mapping(data: Mapping[str, Any]) -> ParetoFront:
             f"not a front of this version: {exc}",
             code="bad_front",
             hint="write it again with `hwnas search -o FRONT.json`",
+        ) from None
+
+
+def read_front(path: Path) -> ParetoFront:
+    """Front of a file that `hwnas search -o` wrote.
+
+    Raises: DataError when it cannot be read or is no front.
+    """
+    try:
+        return front_from_mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not JSON"
+        raise DataError(
+            f"cannot read the front {path}: {reason}",
+            code="bad_front",
+            hint="write one with `hwnas search -o FRONT.json`",
         ) from None
 
 

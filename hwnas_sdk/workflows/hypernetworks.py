@@ -7,7 +7,7 @@ is scaled over the live architectures; see `search.modnas.predicted`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,9 +24,11 @@ from hwnas_sdk.spaces import Genotypes, SearchSpace
 
 if TYPE_CHECKING:
     from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
-    from hwnas_sdk.search.modnas.loop import ModnasPlan, ModnasResult
+    from hwnas_sdk.search.modnas.loop import BestResponse, ModnasPlan, ModnasResult
 
 Floats = NDArray[np.float64]
+Judge = Callable[["MetaHypernetwork"], dict[str, Any]]
+"""Hypernetwork after an epoch -> plain numbers for the history."""
 
 EPOCHS: Final = 60
 PROPOSALS_PER_CANDIDATE: Final = 4
@@ -84,7 +86,7 @@ def train_hypernetwork(
     plan: ModnasPlan,
     *,
     form: str = "knots",
-    judge: Callable[[MetaHypernetwork], dict[str, Any]] | None = None,
+    judge: Judge | None = None,
     checkpoint: Path | None = None,
     on_event: EventSink = ignore,
 ) -> ModnasResult:
@@ -104,15 +106,55 @@ def train_hypernetwork(
     Raises: ModelError for predictions that are not finite, a space that is too large, or a
         checkpoint of another search.
     """
+    from hwnas_sdk.search.modnas.predicted import PredictedResponse, scaled_table
+
+    live = ~traits_of(space).dead(space.grid())
+    return search_for_devices(
+        space,
+        PredictedResponse(scaled_table(error_pct, live, space.choices)),
+        devices,
+        plan,
+        form=form,
+        judge=judge,
+        checkpoint=checkpoint,
+        on_event=on_event,
+    )
+
+
+def search_for_devices(
+    space: SearchSpace,
+    response: BestResponse,
+    devices: SearchDevices,
+    plan: ModnasPlan,
+    *,
+    form: str = "knots",
+    of: Mapping[str, Any] | None = None,
+    judge: Judge | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every_s: float = 20.0,
+    on_event: EventSink = ignore,
+) -> ModnasResult:
+    """Algorithm 1 of MODNAS with hardware objectives that are predicted for the whole space.
+
+    Args:
+        space: see `train_hypernetwork`.
+        response: the side of the task loss.
+        devices: the search devices.
+        plan: how to search.
+        form: of the preference, see `HypernetworkPlan`.
+        of: see `search_all`.
+        judge: see `search_all`.
+        checkpoint: see `search_all`.
+        checkpoint_every_s: see `search_all`.
+        on_event: told after each epoch.
+
+    Raises: as `train_hypernetwork`.
+    """
     import torch
 
     from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan
     from hwnas_sdk.search.modnas.loop import search_all
-    from hwnas_sdk.search.modnas.predicted import (
-        PredictedHardware,
-        PredictedResponse,
-        scaled_table,
-    )
+    from hwnas_sdk.search.modnas.predicted import PredictedHardware, scaled_table
 
     sizes = space.choices
     live = ~traits_of(space).dead(space.grid())
@@ -129,12 +171,14 @@ def train_hypernetwork(
             n_objectives=1 + devices.costs.shape[1],
             form=form,  # type: ignore[arg-type]  # checked there
         ),
-        PredictedResponse(scaled_table(error_pct, live, sizes)),
+        response,
         PredictedHardware(costs),
         torch.from_numpy(devices.vectors.astype(np.float32)),
         plan,
+        of=of,
         judge=judge,
         checkpoint=checkpoint,
+        checkpoint_every_s=checkpoint_every_s,
         on_event=on_event,
     )
 

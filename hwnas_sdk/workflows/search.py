@@ -16,7 +16,7 @@ from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import OBJECTIVES, Candidate, ParetoFront
-from hwnas_sdk.predictors.encodings import executed_cells, structural_features
+from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.search.base import Searcher, relative_excess
 from hwnas_sdk.search.exhaustive import LARGEST_SPACE, ExhaustiveSearcher
 from hwnas_sdk.search.run import search
@@ -81,10 +81,12 @@ class SearchPlan:
                 "a search needs error and latency among its objectives",
                 hint="add a third one if you like: --objectives error,latency,energy",
             )
-        if self.method == "modnas" and set(self.objectives) != {"error", "latency"}:
+        shipped = self.method == "modnas" and self.hypernetwork is None
+        if shipped and set(self.objectives) != {"error", "latency"}:
             raise ConfigError(
-                "a hypernetwork answers error and latency only",
-                hint="--method auto for other objectives",
+                "the shipped hypernetwork answers error and latency only",
+                hint="train one with 'hwnas train hypernetwork --objectives', name it with "
+                "--hypernetwork; or --method auto",
             )
         if self.hypernetwork is not None and self.method != "modnas":
             raise ConfigError("a hypernetwork is of no use here", hint="add --method modnas")
@@ -241,14 +243,24 @@ def search_front(
 def _hypernetwork_searcher(
     space: SearchSpace, beliefs: Beliefs, plan: SearchPlan, seed: int
 ) -> Searcher:
-    """Asks the hypernetwork for this device, told by what is believed of the references."""
+    """Asks the hypernetwork for this device, told by what is believed of the references.
+
+    Raises: ConfigError when it was trained for other objectives.
+    """
     from hwnas_sdk.search.modnas.searcher import HypernetworkSearcher
-    from hwnas_sdk.workflows.hypernetworks import device_vector
+    from hwnas_sdk.workflows.search_devices import told_by
     from hwnas_sdk.workflows.train_hypernetwork import load_hypernetwork
 
     trained = load_hypernetwork(plan.hypernetwork)
-    costs = beliefs.latency.predict(structural_features(trained.references)).mean
-    return HypernetworkSearcher(space, net=trained.net, device=device_vector([costs]), seed=seed)
+    if set(trained.objectives) != set(plan.objectives):
+        raise ConfigError(
+            f"{trained.card.name} answers {','.join(trained.objectives)}, not "
+            f"{','.join(plan.objectives)}",
+            code="other_objectives",
+            hint=f"--objectives {','.join(trained.objectives)}, or train one for yours",
+        )
+    vector = told_by(space, beliefs.latency, trained.references, trained.objectives)
+    return HypernetworkSearcher(space, net=trained.net, device=vector, seed=seed)
 
 
 def _rank_scores(

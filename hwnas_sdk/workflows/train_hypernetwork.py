@@ -7,38 +7,34 @@ networks from its own measurements, so every profile will do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ConfigError, ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.references import reference_genotypes
-from hwnas_sdk.search.preferences import equidistant
-from hwnas_sdk.search.traits import traits_of
-from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
-from hwnas_sdk.workflows.hypernetworks import (
-    Floats,
-    SearchDevices,
-    device_vector,
-    hypernetwork_plan,
-    known_costs,
-    train_hypernetwork,
-)
+from hwnas_sdk.spaces import Genotypes, get_space
+from hwnas_sdk.workflows.hypernetwork_judges import PredictedJudge
+from hwnas_sdk.workflows.hypernetworks import hypernetwork_plan, train_hypernetwork
+from hwnas_sdk.workflows.search_devices import checked_objectives, shipped_devices
 
 if TYPE_CHECKING:
     from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
+    from hwnas_sdk.search.modnas.loop import ModnasPlan, ModnasResult
 
 KIND: Final = "hypernetwork"
 SCHEMA: Final = 1
 SHIPPED: Final = "nb201_hypernetwork"
 REFERENCES: Final = "ours-10"
+TWO: Final = ("error", "latency")
+"""Objectives of files that do not name theirs."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +43,20 @@ class TrainedHypernetwork:
 
     Attributes:
         references: genotypes, (k, d).
+        objectives: what it trades off, the error first.
     """
 
     net: MetaHypernetwork
     references: Genotypes
     card: Card
+    objectives: tuple[str, ...] = TWO
 
 
 def train_space_hypernetwork(
     output: Path,
     *,
     space_name: str = "nasbench201",
+    objectives: Sequence[str] = TWO,
     scheme: str = "mgd",
     estimator: str = "exact",
     epochs: int = 60,
@@ -68,22 +67,18 @@ def train_space_hypernetwork(
     """Train from the shipped predictors and write weights and card.
 
     A checkpoint beside `output` makes a killed training continue; it is removed at the end.
-    `bound` is the user prior, see `ModnasPlan`. Returns ``model`` (path), ``metrics``, ``history``
-    and ``duration_s``.
-    Raises: ConfigError for a space without shipped predictors.
+    `objectives` are those of `checked_objectives`; `bound` is the user prior, see `ModnasPlan`.
+    Returns ``model`` (path), ``metrics``, ``history`` and ``duration_s``.
+    Raises: ConfigError for a space without shipped predictors, or objectives without one.
     """
     if space_name != "nasbench201":
         raise ConfigError(f"no shipped predictors for space {space_name!r}")
+    objectives = checked_objectives(objectives)
     space = get_space(space_name)
-    everything = space.grid()
     prior, accuracy = LatencyPrior.shipped(), AccuracyModel.shipped()
-    costs = known_costs(prior, everything)
-    error_pct = accuracy.predict(everything).mean
+    error_pct = accuracy.predict(space.grid()).mean
     references = reference_genotypes(REFERENCES)
-    rows = space.numbers(references)
-    devices = SearchDevices(
-        np.array([device_vector([column[rows]]) for column in costs]), costs[:, None]
-    )
+    devices = shipped_devices(space, prior, references, objectives)
     plan = hypernetwork_plan(
         epochs=epochs,
         scheme=scheme,
@@ -92,9 +87,8 @@ def train_space_hypernetwork(
         evaluate_every=max(1, epochs // 12),
         seed=seed,
     )
-    judge = _Judge(space, error_pct, devices)
-    checkpoint = output.with_suffix(".checkpoint")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    judge = PredictedJudge(space, error_pct, devices, objectives)
+    checkpoint = checkpoint_of(output)
     result = train_hypernetwork(
         space, error_pct, devices, plan, judge=judge, checkpoint=checkpoint, on_event=on_event
     )
@@ -103,30 +97,56 @@ def train_space_hypernetwork(
         "protocol": "hypervolume of 24 proposals relative to the predicted front, both by the "
         "predictors it was trained with; mean over its search devices",
     }
+    data = {
+        "accuracy": "nb201_accuracy_cifar10",
+        "latency": "nb201_latency_prior",
+        "devices": list(prior.devices),
+        "licence": "that of the tables both learned from, see their cards",
+    }
+    answer = save_hypernetwork(
+        output, result, plan, references, objectives=objectives, data=data, metrics=metrics
+    )
+    checkpoint.unlink(missing_ok=True)
+    return answer
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Where a training keeps what it needs to go on."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output.with_suffix(".checkpoint")
+
+
+def save_hypernetwork(
+    output: Path,
+    result: ModnasResult,
+    plan: ModnasPlan,
+    references: Genotypes,
+    *,
+    objectives: tuple[str, ...],
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write weights and card; returns what the command line shows."""
     card = Card(
         name=output.stem,
         kind=KIND,
-        space=space.name,
+        space="nasbench201",
         schema=SCHEMA,
-        data={
-            "accuracy": "nb201_accuracy_cifar10",
-            "latency": "nb201_latency_prior",
-            "devices": list(prior.devices),
-            "licence": "that of the tables both learned from, see their cards",
-        },
+        data=data,
         metrics=metrics,
         settings={
             "plan": asdict(plan),
             "sizes": asdict(result.hypernetwork.plan),
             "references": references.tolist(),
+            "objectives": list(objectives),
         },
     )
     tensors = {name: value.numpy() for name, value in result.hypernetwork.state_dict().items()}
     card = save_model(output, tensors, card)
-    checkpoint.unlink(missing_ok=True)
     return {
         "model": str(output),
-        "metrics": metrics,
+        "objectives": list(objectives),
+        "metrics": dict(metrics),
         "history": result.history,
         "weights_sha256": card.weights_sha256,
         "plan": asdict(plan),
@@ -149,45 +169,14 @@ def load_hypernetwork(path: Path | None = None) -> TrainedHypernetwork:
         net = MetaHypernetwork(HypernetworkPlan.from_json(dict(card.settings["sizes"])))
         net.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
         references = np.array(card.settings["references"], dtype=np.int64)
+        objectives = tuple(str(name) for name in card.settings.get("objectives", TWO))
     except (KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise ModelError(f"{file.name}: incomplete hypernetwork: {exc}") from exc
-    net.eval()
-    return TrainedHypernetwork(net, references, card)
-
-
-class _Judge:
-    """Hypervolume of the proposals by the predictors themselves, mean over the devices."""
-
-    def __init__(self, space: SearchSpace, error_pct: Floats, devices: SearchDevices) -> None:
-        from hwnas_sdk.search.modnas.predicted import scaled_table
-
-        self._space = space
-        self._vectors = devices.vectors
-        self._live = ~traits_of(space).dead(space.grid())
-        # Dead architectures are at (1, 1), the reference point, and add nothing.
-        error, *costs = (
-            scaled_table(values, self._live, space.choices).flatten().numpy().astype(np.float64)
-            for values in (error_pct, *devices.costs[:, 0])
+    vector = (len(objectives) - 1) * len(references)
+    if (net.plan.n_objectives, net.plan.n_features) != (len(objectives), vector):
+        raise ModelError(
+            f"{file.name}: incomplete hypernetwork: it names the objectives "
+            f"{','.join(objectives)}, but was built for {net.plan.n_objectives}"
         )
-        self._points = [np.column_stack([error, cost]) for cost in costs]
-        self._fronts = [pareto.hypervolume(points, np.ones(2)) for points in self._points]
-
-    def __call__(self, net: MetaHypernetwork) -> dict[str, Any]:
-        """Hypervolume, and what the proposals are like on average, after an epoch."""
-        from hwnas_sdk.search.modnas.proposals import propose_distinct
-
-        shares, means = [], []
-        for vector, points, front in zip(self._vectors, self._points, self._fronts, strict=True):
-            cells = propose_distinct(net, vector, equidistant(), may=self._may)
-            rows = self._space.numbers(cells)
-            shares.append(pareto.hypervolume(points[rows], np.ones(2)) / front)
-            means.append(points[rows].mean(axis=0))
-        error, latency = np.mean(means, axis=0)
-        return {
-            "predicted_normalized_hv": float(np.mean(shares)),
-            "mean_scaled_error": float(error),
-            "mean_scaled_latency": float(latency),
-        }
-
-    def _may(self, genotype: tuple[int, ...]) -> bool:
-        return bool(self._live[self._space.numbers(np.array([genotype]))[0]])
+    net.eval()
+    return TrainedHypernetwork(net, references, card, objectives)

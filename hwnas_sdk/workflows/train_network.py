@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -25,6 +24,7 @@ from hwnas_sdk.networks.training.fit import (
     TrainPlan,
     TrainResult,
     accuracy_pct,
+    moved,
     new_module,
     predictions,
     train,
@@ -119,7 +119,7 @@ def train_network(
     check_output(output)
     task = images.task
     graph = space.layers(architecture, dataset=task.name, folded=True)
-    module = _moved(new_module(graph, seed=plan.seed), torch_device)
+    module = moved(new_module(graph, seed=plan.seed), torch_device)
     result = train(
         module,
         images,
@@ -145,7 +145,7 @@ def train_network(
         kind=KIND,
         space=space.name,
         schema=SCHEMA,
-        data=_described(images),
+        data=described(images),
         metrics=metrics,
         settings={"arch": arch, "arch_id": architecture.id, "folded": True, **asdict(plan),
                   "onnx_sha256": artifact.sha256},
@@ -249,7 +249,7 @@ def _measured(
     return results[target.item]
 
 
-def _described(images: ImageSplits) -> dict[str, Any]:
+def described(images: ImageSplits) -> dict[str, Any]:
     """What the card says of the images, with all that is needed to feed the network."""
     task = images.task
     brought = f"{task.name}, the user's own files"
@@ -269,14 +269,3 @@ def _described(images: ImageSplits) -> dict[str, Any]:
             "std": [float(value) for value in images.std],
         },
     }  # fmt: skip
-
-
-def _moved(module: nn.Module, torch_device: str) -> nn.Module:
-    try:
-        return module.to(torch.device(torch_device))
-    except (RuntimeError, AssertionError) as exc:  # CPU builds assert that they are not others
-        raise ConfigError(
-            f"torch cannot work on {torch_device!r}: {str(exc).splitlines()[0]}",
-            code="unknown_torch_device",
-            hint="cpu always works; cuda and mps need torch built for them",
-        ) from exc

@@ -10,14 +10,14 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.errors import ConfigError, ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.rng import child_rng
@@ -29,6 +29,7 @@ from hwnas_sdk.networks.training.tasks import ImageTask
 
 _MAX_SEED: Final = 2**63 - 1
 _EVALUATION_BATCH: Final = 512
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,18 @@ def predictions(module: nn.Module, images: ImageSplits, batch: Images) -> np.nda
     with torch.inference_mode():
         logits = module(as_tensor(images.normalise(batch.pixels), module))
     return logits.argmax(1).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def moved(module: _Module, torch_device: str) -> _Module:
+    """`module` where torch shall work. Raises: ConfigError for an unknown place."""
+    try:
+        return module.to(torch.device(torch_device))
+    except (RuntimeError, AssertionError) as exc:  # CPU builds assert that they are not others
+        raise ConfigError(
+            f"torch cannot work on {torch_device!r}: {str(exc).splitlines()[0]}",
+            code="unknown_torch_device",
+            hint="cpu always works; cuda and mps need torch built for them",
+        ) from exc
 
 
 def as_tensor(array: np.ndarray[Any, Any], module: nn.Module) -> Tensor:

@@ -6,18 +6,16 @@ Source: Ru et al., NeurIPS 2021; MODNAS uses it to pick what is trained to the e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import DataError
-from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.types import Architecture
-from hwnas_sdk.networks.training.fit import TrainPlan, new_module, train
+from hwnas_sdk.networks.training.fit import TrainPlan, TrainResult, moved, new_module, train
 from hwnas_sdk.networks.training.images import ImageSplits
-from hwnas_sdk.pareto import non_dominated_mask
 from hwnas_sdk.spaces import SearchSpace
 
 EPOCHS: Final = 12
@@ -42,36 +40,33 @@ def sotl_score(losses: Sequence[float], *, new_share: float = _NEW_SHARE) -> flo
     return total
 
 
-def sotl_scores(
+def short_training(
     space: SearchSpace,
-    architectures: Sequence[Architecture],
+    architecture: Architecture,
     images: ImageSplits,
     plan: TrainPlan,
     *,
+    torch_device: str = "cpu",
+    checkpoint: Path | None = None,
     on_event: EventSink = ignore,
-) -> NDArray[np.float64]:
-    """Train each candidate for a few epochs from the same seed; returns `sotl_score` of each, (n,).
+) -> TrainResult:
+    """Train a candidate as one deploys it for the few epochs that `sotl_score` sums.
 
-    The authors' plan is `EPOCHS` epochs with `SEED` on half of CIFAR-10's training images.
-    Raises: SpaceError for a dead cell; ModelError when a training diverges.
+    The authors' plan is `EPOCHS` epochs with `SEED` on half of CIFAR-10's training images. All
+    candidates must have the same plan and images.
+
+    Args:
+        space: of the architecture.
+        architecture: the candidate.
+        images: of a task the space builds networks for.
+        plan: how.
+        torch_device: where torch works.
+        checkpoint: see `train`.
+        on_event: told after each epoch.
+
+    Raises: SpaceError for a dead cell; ModelError when the training diverges; ConfigError for an
+        unknown torch device.
     """
-    scores = []
-    for number, architecture in enumerate(architectures):
-        graph = space.layers(architecture, dataset=images.task.name, folded=True)
-        module = new_module(graph, seed=plan.seed)
-        scores.append(sotl_score(train(module, images, plan).losses))
-        on_event(Event("score candidates", number + 1, len(architectures)))
-    return np.array(scores)
-
-
-def authors_plan(plan: TrainPlan) -> TrainPlan:
-    """`plan` with MODNAS' epochs and seed."""
-    return replace(plan, epochs=EPOCHS, seed=SEED)
-
-
-def sotl_front(scores: NDArray[np.float64], latencies_ms: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which candidates nobody dominates in (score, latency), as indices.
-
-    Their true accuracies are what is reported afterwards. Shapes: (n,), (n,) -> (k,).
-    """
-    return np.flatnonzero(non_dominated_mask(np.column_stack([scores, latencies_ms])))
+    graph = space.layers(architecture, dataset=images.task.name, folded=True)
+    module = moved(new_module(graph, seed=plan.seed), torch_device)
+    return train(module, images, plan, checkpoint=checkpoint, identity=graph.id, on_event=on_event)

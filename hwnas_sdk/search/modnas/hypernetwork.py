@@ -33,7 +33,8 @@ class HypernetworkPlan:
         bank: hypernetworks mixed by attention.
         form: "table" of `rows` (the paper); "knots" interpolates linearly between `n_knots` rows,
             so that neighbours learn together; "mlp" maps (preference, device) by two hidden layers
-            of 100 (Pareto hypernetworks, Navon et al. 2021): no bank, no attention.
+            of 100 (Pareto hypernetworks, Navon et al. 2021): no bank, no attention. The first two
+            differ more for three objectives, see `look_up`.
         attention: "sin" = softmax(sin(U d / sqrt(k))) as released for NAS-Bench-201, "plain" =
             softmax(U d / sqrt(k)).
     """
@@ -91,9 +92,11 @@ class MetaHypernetwork(nn.Module):
         )
 
     def _widths(self) -> Sequence[int]:
-        """One table for two objectives; for three, one per hardware objective (spec 2.3)."""
+        """One table for two objectives. For three see `look_up`."""
         if self.plan.n_objectives == 2:
             return (self.n_out,)
+        if self.plan.form == "knots":
+            return (self.n_out,) * self.plan.n_objectives
         half = (self.n_out + 1) // 2
         return (half, self.n_out - half)
 
@@ -119,8 +122,15 @@ class MetaHypernetwork(nn.Module):
         return [torch.einsum("tb,brw->trw", shares, table) for table in self.tables]
 
     def look_up(self, mixed: list[Tensor], preferences: Tensor) -> Tensor:
-        """Logits of preferences (T, n, m) from the devices' tables."""
-        # Two objectives: r_1 says all. Three: the hardware weights r_2 and r_3.
+        """Logits of preferences (T, n, m) from the devices' tables.
+
+        Two objectives: the weight r_1 says all. Three: "table" is as released (spec 2.3), r_2
+        decides the first half of the logits and r_3 the second; with "knots" each weight has a say
+        in every logit, they add.
+        """
+        if self.plan.n_objectives > 2 and self.plan.form == "knots":
+            terms = [self._rows_of(table, preferences[..., i]) for i, table in enumerate(mixed)]
+            return self._shaped(torch.stack(terms).sum(dim=0))
         first = 0 if self.plan.n_objectives == 2 else 1
         parts = [
             self._rows_of(table, preferences[..., column])

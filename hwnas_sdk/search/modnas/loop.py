@@ -69,6 +69,9 @@ class ModnasPlan:
         bound: user prior on the normalised hardware objectives in [0, 1], None for none.
         running_task: scale task losses by their running range (a supernet's cross-entropy);
             False: they come in [0, 1] already.
+        warm_up: epochs at the start in which only the lower level learns, from architectures drawn
+            as the untrained hypernetwork says: uniformly (ours). Without, operators that have
+            nothing to learn win before the others have learned.
     """
 
     epochs: int = 100
@@ -86,6 +89,7 @@ class ModnasPlan:
     cosine: float = 0.0
     bound: float | None = None
     running_task: bool = False
+    warm_up: int = 0
     evaluate_every: int = 1
     seed: int = 0
 
@@ -96,6 +100,10 @@ class ModnasPlan:
         for name in ("epochs", "steps", "preferences", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warm_up < self.epochs:
+            raise ModelError(
+                f"a warm-up of {self.warm_up} epochs leaves none of {self.epochs} to search in"
+            )
         if self.bound is not None and not 0.0 <= self.bound <= 1.0:
             raise ModelError(f"a bound is between 0 and 1, got {self.bound:g}")
 
@@ -122,8 +130,10 @@ class _Search:
         hardware: Hardware,
         devices: Tensor,
         plan: ModnasPlan,
+        of: Mapping[str, Any] | None,
     ) -> None:
         self.net, self.response, self.hardware = hypernetwork, response, hardware
+        self.of = of
         self.devices, self.plan = devices, plan
         self.parameters = [p for p in hypernetwork.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
@@ -146,7 +156,8 @@ class _Search:
         # Learning of a supernet (dropout, augmentation) draws from torch's own generator.
         with seeded(int(rng.integers(2**62))):
             for _ in range(plan.steps):
-                self._upper_level()
+                if self.epoch >= plan.warm_up:
+                    self._upper_level()
                 self._lower_level()
         self.epoch += 1
 
@@ -274,11 +285,12 @@ class _Search:
         load_checkpoint(path, self._identity(), self._take, of="search")
 
     def _identity(self) -> dict[str, Any]:
-        return {
+        own = {
             "plan": _comparable(self.plan),
             "sizes": _comparable(self.net.plan),
             "devices": self.devices.tolist(),
         }
+        return own if self.of is None else {**own, "of": dict(self.of)}
 
     def _take(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
@@ -295,6 +307,7 @@ def search_all(
     devices: Tensor,
     plan: ModnasPlan,
     *,
+    of: Mapping[str, Any] | None = None,
     judge: Callable[[MetaHypernetwork], dict[str, Any]] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 20.0,
@@ -308,6 +321,8 @@ def search_all(
         hardware: hardware objectives of all devices, normalised to [0, 1] per device.
         devices: device vectors, (T, k).
         plan: how to search.
+        of: plain values that must agree, beside plan, sizes and devices, for a checkpoint to be
+            this search's: what `response` is made of.
         judge: called every ``plan.evaluate_every`` epochs and after the last; its dictionary of
             plain numbers goes into the history.
         checkpoint: file to continue from and to write to; a finished run returns at once.
@@ -324,7 +339,7 @@ def search_all(
     rng = child_rng(plan.seed, "modnas", "initial")
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     net = MetaHypernetwork(sizes, generator=generator)
-    run = _Search(net, response, hardware, devices.float(), plan)
+    run = _Search(net, response, hardware, devices.float(), plan, of)
     if checkpoint is not None:
         run.resume(checkpoint)
     while run.epoch < plan.epochs:

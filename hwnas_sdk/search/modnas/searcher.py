@@ -17,7 +17,7 @@ class HypernetworkSearcher(Searcher):
 
     Args:
         space: the one the hypernetwork was trained on.
-        net: trained for two objectives.
+        net: trained for as many objectives as it will be told.
         device: its vector, (k,).
         seed: changes nothing; every searcher has one.
     """

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from image_folders import striped
 
-from hwnas_sdk.core.errors import DataError
-from hwnas_sdk.core.events import Event
+from hwnas_sdk.core.errors import DataError, ModelError
 from hwnas_sdk.networks.training.fit import TrainPlan, new_module, train
-from hwnas_sdk.networks.training.sotl import authors_plan, sotl_front, sotl_score, sotl_scores
+from hwnas_sdk.networks.training.sotl import short_training, sotl_score
 from hwnas_sdk.spaces import get_space
 
 
@@ -27,23 +25,16 @@ def test_a_new_share_of_one_is_the_plain_sum(losses: list[float]) -> None:
     assert sotl_score(losses, new_share=1.0) == pytest.approx(sum(losses))
 
 
-def test_front() -> None:
-    scores, latencies = np.array([3.0, 1.0, 2.0, 2.5]), np.array([1.0, 5.0, 2.0, 2.0])
-    assert sotl_front(scores, latencies).tolist() == [0, 1, 2]
-
-
-def test_candidates_are_scored_by_their_own_trainings() -> None:
+def test_a_candidate_is_scored_by_its_own_training(tmp_path) -> None:
     space, images = get_space("nasbench201"), striped(48)
     archs = [space.architecture(cell) for cell in ((1, 0, 0, 2, 0, 0), (0, 0, 0, 4, 0, 0))]
     plan = TrainPlan(epochs=2, batch_size=16, learning_rate=0.05, padding=0, flip=False)
-    events: list[Event] = []
-    scores = sotl_scores(space, archs, images, plan, on_event=events.append)
-    assert [(event.done, event.total) for event in events] == [(1, 2), (2, 2)]
+    losses = [short_training(space, arch, images, plan).losses for arch in archs]
     module = new_module(space.layers(archs[1], dataset="digits", folded=True), seed=plan.seed)
-    assert scores[1] == sotl_score(train(module, images, plan).losses)
-    assert scores[0] != scores[1]
-
-
-def test_the_authors_plan() -> None:
-    plan = authors_plan(TrainPlan(batch_size=16))
-    assert (plan.epochs, plan.seed, plan.batch_size) == (12, 777, 16)
+    assert losses[1] == train(module, images, plan).losses
+    assert losses[0] != losses[1]
+    # A checkpoint is one candidate's.
+    checkpoint = tmp_path / "training.checkpoint"
+    short_training(space, archs[0], images, plan, checkpoint=checkpoint)
+    with pytest.raises(ModelError, match="another training"):
+        short_training(space, archs[1], images, plan, checkpoint=checkpoint)

@@ -130,3 +130,17 @@ def test_plans_survive_json_and_bad_ones_are_refused():
         HypernetworkPlan(choices=CHOICES, n_features=4, n_objectives=4)
     with pytest.raises(ModelError, match="positive"):
         HypernetworkPlan(choices=CHOICES, n_features=0)
+
+
+def test_three_weights_each_have_a_say_in_every_logit_of_knots():
+    net = make(form="knots", n_objectives=3)
+    device = torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        corners = net(torch.eye(3)[None], device)[0][:, net.mask]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (corners[one] != corners[other]).all()
+    as_released = make(form="table", n_objectives=3)
+    with torch.no_grad():
+        first, _, third = as_released(torch.eye(3)[None], device)[0].flatten(1)
+    half = len(first) // 2 + len(first) % 2
+    assert torch.equal(first[:half], third[:half])  # both have r_2 = 0

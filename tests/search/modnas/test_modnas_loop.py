@@ -11,10 +11,21 @@ torch = pytest.importorskip("torch")
 
 from hwnas_sdk.core.errors import ModelError  # noqa: E402
 from hwnas_sdk.search.modnas.architect import ESTIMATORS  # noqa: E402
-from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan  # noqa: E402
-from hwnas_sdk.search.modnas.loop import SCHEMES, ModnasPlan, search_all  # noqa: E402
+from hwnas_sdk.search.modnas.hypernetwork import (  # noqa: E402
+    PREFERENCE_FORMS,
+    HypernetworkPlan,
+    MetaHypernetwork,
+)
+from hwnas_sdk.search.modnas.loop import (  # noqa: E402
+    SCHEMES,
+    ModnasPlan,
+    _Search,
+    search_all,
+)
+from hwnas_sdk.search.modnas.mgd import common_direction  # noqa: E402
 from hwnas_sdk.search.modnas.predicted import PredictedHardware, PredictedResponse  # noqa: E402
 from hwnas_sdk.search.modnas.proposals import propose  # noqa: E402
+from hwnas_sdk.search.preferences import equidistant  # noqa: E402
 
 SIZES = (3, 3)
 EVERY = np.array(list(itertools.product(range(3), repeat=2)))
@@ -147,9 +158,77 @@ def test_history_and_bounds():
     assert propose(net, DEVICES[0].numpy(), preferences).tolist() == [[2, 2], [2, 2]]
 
 
+def test_a_warm_up_teaches_the_lower_level_only():
+    response = Counting()
+    plan = ModnasPlan(epochs=3, steps=2, warm_up=2, preferences=2)
+    after = []
+    search_all(
+        SIZES_PLAN, response, PredictedHardware(COSTS), DEVICES, plan,
+        judge=lambda net: after.append([p.clone() for p in net.parameters()]) or {},
+    )  # fmt: skip
+    assert response.learned == 6
+    same = [all(torch.equal(a, b) for a, b in zip(after[0], net, strict=True)) for net in after]
+    assert same == [True, True, False]
+
+
+MEMORY = torch.from_numpy((EVERY[:, 1] / 2.0).reshape(SIZES)).float()
+THREE = torch.stack([torch.stack([costs[0], MEMORY]) for costs in COSTS])  # (T, 2, 3, 3)
+VECTORS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+
+
+@pytest.mark.parametrize("form", PREFERENCE_FORMS)
+def test_three_objectives_have_one_direction_for_all_devices(form):
+    """Gradients by the short way are autograd's; their mixture hurts no device (KKT)."""
+    sizes = HypernetworkPlan(choices=SIZES, n_features=4, n_objectives=3, bank=3, form=form)
+    net = MetaHypernetwork(sizes, generator=torch.Generator().manual_seed(1))
+    plan = ModnasPlan(preferences=6, estimator="exact")
+    search = _Search(net, PredictedResponse(ERROR), PredictedHardware(THREE), VECTORS, plan, None)
+
+    def again():
+        search._rng = np.random.default_rng(5)
+        search.generator = torch.Generator().manual_seed(5)
+
+    again()
+    gradients = search._device_gradients()
+    assert gradients.shape == (2, sum(p.numel() for p in net.parameters()))
+    again()
+    losses = search._losses(VECTORS, [0, 1]).mean(dim=1)
+    for row, loss in zip(gradients, losses, strict=True):
+        parts = torch.autograd.grad(loss, search.parameters, retain_graph=True)
+        assert torch.allclose(row, torch.cat([part.flatten() for part in parts]), atol=1e-6)
+    direction, weights = common_direction(gradients, unit_norm=False)
+    assert float(weights.sum()) == pytest.approx(1.0)
+    length = float(direction @ direction)
+    assert length > 0
+    assert all(float(g @ direction) >= length - 1e-5 for g in gradients)
+
+
+def test_three_objectives_each_rule_where_their_weight_is():
+    result = search_all(
+        HypernetworkPlan(
+            choices=SIZES, n_features=4, n_objectives=3, bank=8, form="knots", n_knots=5
+        ),
+        PredictedResponse(ERROR), PredictedHardware(THREE), VECTORS,
+        ModnasPlan(epochs=10, steps=30, preferences=6, learning_rate=0.05, estimator="exact"),
+    )  # fmt: skip
+    leaning = np.full((3, 3), 0.05) + 0.85 * np.eye(3)
+    error, latency, memory = propose(result.hypernetwork, VECTORS[0].numpy(), leaning).tolist()
+    assert error == [2, 2]
+    assert latency[0] == 0  # what device 0 pays for
+    assert memory[1] == 0
+    lattice = equidistant(3, 10)
+    found = {tuple(row) for row in propose(result.hypernetwork, VECTORS[0].numpy(), lattice)}
+    assert len(found) > 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"scheme": "magic"}, "magic"), ({"epochs": 0}, "epochs"), ({"bound": 2.0}, "between 0")],
+    [
+        ({"warm_up": 100}, "leaves none of 100"),
+        ({"scheme": "magic"}, "magic"),
+        ({"epochs": 0}, "epochs"),
+        ({"bound": 2.0}, "between 0"),
+    ],
 )
 def test_impossible_plans_are_refused(options, message):
     with pytest.raises(ModelError, match=message):

@@ -21,6 +21,7 @@ METHODS = (
     "auto",
     "rank",
     "modnas",
+    "modnas-look-up",
     "rhpn",
     "random",
     "auto-stratified",

@@ -86,15 +86,13 @@ class ExpectedRanks:
     Attributes:
         means, sds: of the population's objectives, minimised, on scales on which the beliefs are
             normal, (N, m).
-        scores: of the population, (N,), see `rank_scores`.
-        least: see `least_listed`.
+        expected: ranks of the population, (N,), 0 = best.
         seed, draws: what the expectation is taken over.
     """
 
     means: Floats
     sds: Floats
-    scores: Floats
-    least: float
+    expected: Floats
     seed: int
     draws: int
 
@@ -103,25 +101,19 @@ class ExpectedRanks:
         """Rank a population, (N, m) each. Raises: ValueError for an empty one or NaN."""
         if means.shape != sds.shape or len(means) == 0:
             raise ValueError(f"cannot rank means {means.shape} with sds {sds.shape}")
-        expected, first = np.zeros(len(means)), np.zeros(len(means))
+        expected = np.zeros(len(means))
         for points in joint_draws(means, sds, np.eye(means.shape[1]), seed=seed, draws=draws):
-            ranks = pareto.ranks(points)
-            expected += ranks / draws
-            first += ranks == 0
-        shares = first / draws
-        least = least_listed(shares, draws)
-        return cls(means, sds, rank_scores(expected, shares, least, draws), least, seed, draws)
+            expected += pareto.ranks(points) / draws
+        return cls(means, sds, expected, seed, draws)
 
-    def score(self, means: Floats, sds: Floats) -> Floats:
-        """Scores that others would have if they joined the population, (n, m) each -> (n,)."""
+    def of_others(self, means: Floats, sds: Floats) -> Floats:
+        """Expected ranks that others would have if they joined, (n, m) each -> (n,)."""
         n_objectives = means.shape[1]
         own = own_deviates(n_objectives, seed=self.seed, draws=self.draws)
         drawn = joint_draws(
             self.means, self.sds, np.eye(n_objectives), seed=self.seed, draws=self.draws
         )
-        expected, first = np.zeros(len(means)), np.zeros(len(means))
+        expected = np.zeros(len(means))
         for points, deviates in zip(drawn, own, strict=True):
-            ranks = ranks_among(means + sds * deviates, points)
-            expected += ranks / self.draws
-            first += ranks == 0
-        return rank_scores(expected, first / self.draws, self.least, self.draws)
+            expected += ranks_among(means + sds * deviates, points) / self.draws
+        return expected

@@ -104,7 +104,8 @@ class Platform:
         correlation: of what the objectives' processes leave unexplained, (m, m).
         stretch: mean expected rank over that of unrounded draws, 1 without a coarse clock.
         shortlist: least share of draws on the first front that is on the shortlist.
-        scores: of the population, (N,); empty until they are known.
+        ranks: expected ones of the population, (N,); empty until they are known.
+        shares: of draws in which each member of the population is on the first front, (N,).
     """
 
     objectives: tuple[Labels, ...]
@@ -112,7 +113,8 @@ class Platform:
     correlation: Floats
     stretch: float
     shortlist: float
-    scores: Floats
+    ranks: Floats
+    shares: Floats
 
     @property
     def coarse(self) -> bool:
@@ -213,7 +215,7 @@ class RankPredictor:
             distinct = np.unique(target)
             levels.append(distinct if len(distinct) <= _COARSE * len(target) else None)
         correlation = self._correlation(learned[1:])
-        platform = Platform(tuple(learned), tuple(levels), correlation, 1.0, 0.0, np.zeros(0))
+        platform = Platform(tuple(learned), tuple(levels), correlation, 1.0, 0.0, *np.zeros((2, 0)))
         platform = self._ranked(platform)
         return replace(self, by_platform={**self.by_platform, name: platform})
 
@@ -227,12 +229,11 @@ class RankPredictor:
             first += ranks == 0
             if platform.coarse:
                 rounded += pareto.ranks(_snapped(platform, points)) / self.draws
-        least = least_listed(first / self.draws, self.draws)
+        shares = first / self.draws
         stretch = float(rounded.mean() / fine.mean()) if platform.coarse and fine.any() else 1.0
-        platform = replace(platform, stretch=stretch, shortlist=least)
-        expected = platform.expected(rounded, fine)
-        scores = rank_scores(expected, first / self.draws, least, self.draws)
-        return replace(platform, scores=scores)
+        least = least_listed(shares, self.draws)
+        platform = replace(platform, stretch=stretch, shortlist=least, shares=shares)
+        return replace(platform, ranks=platform.expected(rounded, fine))
 
     def _with_errors(
         self, genes: Genotypes, error_pct: ArrayLike | None, live: NDArray[np.bool_]
@@ -295,17 +296,31 @@ class RankPredictor:
         Shapes: (n, d) -> (n,).
         Raises: ModelError for a platform that was not learned.
         """
+        ranks, shares = self._ranks(genotypes, platform)
+        return rank_scores(ranks, shares, self._platform(platform).shortlist, self.draws)
+
+    def expected_ranks(self, genotypes: NDArray[np.integer], platform: str) -> Floats:
+        """Expected Pareto rank among the population, 0 = best; the guide of a search.
+
+        As `score` without its shortlist, which is for naming the best ones. Shapes: (n, d) -> (n,).
+        Raises: ModelError for a platform that was not learned.
+        """
+        return self._ranks(genotypes, platform)[0]
+
+    def _ranks(self, genotypes: NDArray[np.integer], platform: str) -> tuple[Floats, Floats]:
+        """Expected ranks, and shares of draws on the first front, two (n,)."""
         genes = checked_genotypes(self.space, genotypes)
         known = self._platform(platform)
         rows = population_of(self.space).rows(genes)
-        scores = np.where(rows >= 0, known.scores[rows], np.nan)
+        ranks, shares = known.ranks[rows], known.shares[rows]
         others = np.flatnonzero(rows < 0)
         if others.size:
             live = live_rows(self.space, genes[others])
-            scores[others[live]] = self._score_others(genes[others[live]], known)
-            # Below whatever a live architecture can get: the rank after the last.
-            scores[others[~live]] = -float(len(known.scores))
-        return scores
+            # Dead ones: below whatever a live architecture can get, the rank after the last.
+            ranks[others], shares[others] = float(len(known.ranks)), 0.0
+            joined = self._ranks_of_others(genes[others[live]], known)
+            ranks[others[live]], shares[others[live]] = joined
+        return ranks, shares
 
     def independent_ranks(self, genotypes: NDArray[np.integer], platform: str) -> Floats:
         """Fronts of the predicted means of `genotypes` among themselves, 0 = best, (n, d) -> (n,).
@@ -331,8 +346,8 @@ class RankPredictor:
         # One seed for every platform: their draws are paired.
         return joint_draws(means, sds, platform.correlation, seed=self.seed, draws=self.draws)
 
-    def _score_others(self, genes: Genotypes, platform: Platform) -> Floats:
-        """Score an architecture would have if it joined the population."""
+    def _ranks_of_others(self, genes: Genotypes, platform: Platform) -> tuple[Floats, Floats]:
+        """Ranks and shares that architectures would have if they joined the population."""
         means, sds = self._posterior(
             platform, error_blocks(self.space, genes), cost_blocks(self.space, genes)
         )
@@ -348,8 +363,7 @@ class RankPredictor:
             if platform.coarse:
                 snapped = _snapped(platform, mine), _snapped(platform, points)
                 rounded += ranks_among(*snapped) / self.draws
-        expected = platform.expected(rounded, fine)
-        return rank_scores(expected, first / self.draws, platform.shortlist, self.draws)
+        return platform.expected(rounded, fine), first / self.draws
 
     def _posterior(
         self, platform: Platform, errors: Blocks, costs: Blocks
@@ -387,7 +401,8 @@ class RankPredictor:
                     tensors[f"{at}.levels.{j}"] = levels
             tensors[f"{at}.correlation"] = platform.correlation
             tensors[f"{at}.top"] = np.array([platform.stretch, platform.shortlist])
-            tensors[f"{at}.scores"] = platform.scores
+            tensors[f"{at}.ranks"] = platform.ranks
+            tensors[f"{at}.shares"] = platform.shares
             coarse = [levels is not None for levels in platform.levels]
             described[name] = {"number": i, "coarse": coarse}
         card = Card(
@@ -417,7 +432,8 @@ class RankPredictor:
                     tensors[f"{at}.correlation"],
                     float(tensors[f"{at}.top"][0]),
                     float(tensors[f"{at}.top"][1]),
-                    tensors[f"{at}.scores"],
+                    tensors[f"{at}.ranks"],
+                    tensors[f"{at}.shares"],
                 )
             seed, draws = card.settings["seed"], card.settings["draws"]
             error = _labels(tensors, "error")

@@ -59,8 +59,8 @@ class RankSearcher(PopulationSearcher):
         space: SearchSpace,
         *,
         population: int = 100,
-        tournament_size: int = 10,
-        diversity: Diversity = "genotype",
+        tournament_size: int = 2,
+        diversity: Diversity = "crowding",
         seed: int,
         n_objectives: int = 2,
     ) -> None:

@@ -62,7 +62,7 @@ def rank_scores_of(
         ranked = ranked[keeps] if keeps.any() else ranked
     ranks = ExpectedRanks.of(*_normal(sure, ranked, objectives), seed=seed, draws=draws)
     below = -float(len(ranked))
-    score_of = dict(zip(map(tuple, ranked.tolist()), ranks.scores.tolist(), strict=True))
+    score_of = dict(zip(map(tuple, ranked.tolist()), (-ranks.expected).tolist(), strict=True))
 
     def score(genotypes: Genotypes) -> Floats:
         cells = executed(genotypes)
@@ -73,7 +73,7 @@ def rank_scores_of(
             scores[left[~kept]] = below
             left = left[kept]
         if left.size:
-            scores[left] = ranks.score(*_normal(sure, cells[left], objectives))
+            scores[left] = -ranks.of_others(*_normal(sure, cells[left], objectives))
         return scores
 
     return score
@@ -113,6 +113,9 @@ def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> 
     if len(model.platforms) != 1:
         raise ConfigError(f"{path.name} ranks for {len(model.platforms)} devices, one is needed")
     (platform,) = model.platforms
+    if isinstance(model, RankPredictor):
+        guide = model
+        return lambda genotypes: -guide.expected_ranks(genotypes, platform)
     return lambda genotypes: model.score(genotypes, platform)
 
 

@@ -23,14 +23,10 @@ def population(n=300, m=2, seed=0):
 
 
 @pytest.mark.parametrize("m", [2, 3])
-def test_without_doubt_the_score_is_the_rank(m):
+def test_without_doubt_it_is_the_rank(m):
     means = population(m=m)
     ranked = ExpectedRanks.of(means, np.zeros_like(means), seed=0, draws=2)
-    fronts = pareto.ranks(means)
-    listed = fronts == 0
-    np.testing.assert_allclose(ranked.scores[~listed], -fronts[~listed])
-    assert ranked.least == 1.0
-    assert (ranked.scores[listed] == 1.0).all()
+    np.testing.assert_allclose(ranked.expected, pareto.ranks(means))
 
 
 def test_the_expectation_is_over_the_draws():
@@ -38,12 +34,12 @@ def test_the_expectation_is_over_the_draws():
     sds = np.full_like(means, 0.3)
     ranked = ExpectedRanks.of(means, sds, seed=4, draws=8)
     drawn = joint_draws(means, sds, np.eye(2), seed=4, draws=8)
-    expected = np.mean([pareto.ranks(points) for points in drawn], axis=0)
-    below = ranked.scores <= 0
-    np.testing.assert_allclose(-ranked.scores[below], expected[below])
-    assert not np.allclose(expected, pareto.ranks(means))
+    np.testing.assert_allclose(
+        ranked.expected, np.mean([pareto.ranks(points) for points in drawn], axis=0)
+    )
+    assert not np.allclose(ranked.expected, pareto.ranks(means))
     other = ExpectedRanks.of(means, sds, seed=5, draws=8)
-    assert not np.array_equal(other.scores, ranked.scores)
+    assert not np.array_equal(other.expected, ranked.expected)
 
 
 def test_of_one_front_the_sure_come_before_the_doubtful():
@@ -51,17 +47,17 @@ def test_of_one_front_the_sure_come_before_the_doubtful():
     sds = np.zeros_like(means)
     sds[-1] = 300.0
     ranked = ExpectedRanks.of(means, sds, seed=0, draws=64)
-    assert ranked.scores[-2] == 1.0 > ranked.scores[-1] > 0.0
+    assert ranked.expected[-2] == 0.0 < ranked.expected[-1]
 
 
-def test_outsiders_are_scored_as_if_they_joined():
+def test_outsiders_rank_as_if_they_joined():
     means = population(400)
     sds = np.full_like(means, 0.1)
     ranked = ExpectedRanks.of(means[:300], sds[:300], seed=0, draws=16)
-    scores = ranked.score(means[300:], sds[300:])
-    assert kendall(pareto.ranks(means)[300:], -scores) > 0.8
-    # Nothing else that is asked changes a score.
-    np.testing.assert_allclose(ranked.score(means[303:305], sds[303:305]), scores[3:5])
+    others = ranked.of_others(means[300:], sds[300:])
+    assert kendall(pareto.ranks(means)[300:], others) > 0.8
+    # Nothing else that is asked changes a rank.
+    np.testing.assert_allclose(ranked.of_others(means[303:305], sds[303:305]), others[3:5])
 
 
 def test_the_likely_front_comes_first_and_in_order():

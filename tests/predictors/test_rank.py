@@ -72,7 +72,7 @@ def test_the_likely_front_members_come_first():
     genes, error, cost = labels(n=200)
     model = RankPredictor.fit(SPACE, genes, error, {"board": cost}, draws=4)
     platform = model.by_platform["board"]
-    scores = platform.scores
+    scores = model.score(population_of(SPACE).genotypes, "board")
     drawn = model._draws(platform, *model._of_population(platform))
     counts = np.sum([pareto.ranks(points) == 0 for points in drawn], axis=0)
     listed = scores > 0

@@ -107,4 +107,4 @@ def test_wrong_arguments_are_refused(space):
     with pytest.raises(ValueError, match="diversity"):
         RankSearcher(space, diversity="luck", seed=0)
     with pytest.raises(ValueError, match="cheap"):
-        RankSearcher(space, n_objectives=1, diversity="crowding", seed=0)
+        RankSearcher(space, n_objectives=1, seed=0)

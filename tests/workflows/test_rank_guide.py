@@ -74,9 +74,8 @@ def test_scores_order_by_the_rank_of_what_is_believed(beliefs, objectives):
     scores = rank_scores_of(SPACE, beliefs, objectives, seed=0, draws=8)(cells)
     fronts = pareto.ranks(beliefs.predict(cells, objectives)[0])
     assert kendall(fronts, -scores) > 0.75
-    listed = scores > 0
-    assert np.median(fronts[listed]) <= 5 < np.median(fronts[~listed])
-    assert listed[fronts == 0].mean() > 0.5
+    assert scores.max() <= 0.0
+    assert scores[fronts == 0].mean() > np.quantile(scores, 0.9)
 
 
 def test_folded_networks_that_execute_the_same_have_one_score(beliefs):
@@ -103,7 +102,7 @@ def test_measurements_change_the_score(labels, beliefs):
     slow = [label_of(SPACE.architecture(c), latency_ms=4.0 * latency_of(c)) for c in best]
     refined = Beliefs.fit(SPACE, [*labels, *slow], folded=True)
     after = rank_scores_of(SPACE, refined, BOTH, seed=0, draws=4)
-    assert before(best).min() > 0.0
+    assert before(best).min() >= -1.0
     assert (after(best) < -5.0).sum() >= 3
 
 

@@ -36,8 +36,7 @@ INTRODUCTION = """\
 Made by `python tools/rank_table.py --data DIR`; do not edit. Each figure is what
 `hwnas bench rank` prints for the options beside it; what the words mean is told in
 [Pareto ranks](predictors-rank.md). NAS-Bench-201 on CIFAR-10, {train} labelled cells per device,
-judged are all live ones. tau-b counts ties of the truth and of the score; the bound that ties alone
-set is in the last table.
+judged are all live ones. Ties of the truth are counted in the last column.
 """
 
 
@@ -51,7 +50,7 @@ class Part:
 
     @property
     def command(self) -> str:
-        """Options of the command that prints it, but for --data and --seeds."""
+        """The command that prints it, but for --data."""
         plan, words = self.plan, []
         if plan.devices != HELP_UNSEEN_DEVICES:
             words.append(f"--devices {','.join(plan.devices)}")
@@ -67,6 +66,8 @@ class Part:
             words.append("--against independent")
         if plan.new_platform:
             words.append("--new-platform")
+        if not self.many_seeds:
+            words.append("--seeds 1")
         return " ".join(["hwnas bench rank", *words])
 
 

@@ -49,7 +49,7 @@ def test_the_page_holds_what_the_bench_says(calls, tmp_path):
     assert "mean 0.700 (>= 0.68) tau-b" in page
     assert "0.700 (>= 0.75, **missed**) in batches of 18" in page
     assert "| titan_rtx_256 | 0.700 (0.010) | 0.700 | 0.700 | 0.7000 | 0.600 | +0.100 | 1 |" in page
-    assert "`hwnas bench rank --train 100`" in page
+    assert "`hwnas bench rank --train 100 --seeds 1`" in page
     assert "Not computed yet: network, 200 labels" in page
     assert (tmp_path / "img" / "rank-batch-sizes.png").is_file()
     assert [plan.seeds for plan in calls] == [2, 1, 1]
@@ -65,11 +65,11 @@ def test_each_command_has_the_options_of_its_plan():
     assert commands["expected rank"] == "hwnas bench rank --against independent"
     assert commands["three objectives"] == (
         "hwnas bench rank --devices cifar10_edgegpu,cifar10_eyeriss "
-        "--objectives error,latency,energy --against independent"
+        "--objectives error,latency,energy --against independent --seeds 1"
     )
     assert commands["batches of 8"] == (
         "hwnas bench rank --devices titan_rtx_256,raspi4 --model network --loss listwise "
-        "--batch-size 8"
+        "--batch-size 8 --seeds 1"
     )
     assert len(set(commands.values())) == len(commands)
 

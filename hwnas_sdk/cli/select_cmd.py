@@ -106,11 +106,13 @@ def select(
     if net is not None and card is not None:
         check_supernet(card, images)
         net = moved(net, torch_device)
-    checkpoint = output.with_suffix(".checkpoint")
+    checkpoint: Path | None = None
     if by == "inherited":
         assert net is not None
         selection = work.select_by_inheritance(candidates, images, net)
     else:
+        # A name of its own: `train` keeps what it needs to go on in OUTPUT's .checkpoint.
+        checkpoint = output.with_name(f"{output.name}.selection")
         plan = default_plan(chosen, epochs=epochs, seed=seed)
         selection = work.select_by_sotl(
             candidates,
@@ -122,7 +124,8 @@ def select(
             on_event=app.progress,
         )
     write_text_atomic(output, json_text(front_to_mapping(selection.front)))
-    checkpoint.unlink(missing_ok=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     _show(app, selection, by=by, task=chosen.name, output=output)
 
 

@@ -108,7 +108,7 @@ class KilledError(Exception):
 def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch):
     whole = select_by_sotl(front(), IMAGES, PLAN, supernet=tiny_supernet())
     assert whole.kendall is None or -1.0 <= whole.kendall <= 1.0
-    path = tmp_path / "chosen.checkpoint"
+    path = tmp_path / "chosen.json.selection"
 
     def dies(event):
         if event.done == 3:  # the second candidate, after its first epoch
@@ -117,10 +117,10 @@ def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch
     with pytest.raises(KilledError):
         select_by_sotl(front(), IMAGES, PLAN, checkpoint=path, on_event=dies)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "chosen.2.checkpoint", "chosen.checkpoint",
+        "chosen.json.selection", "chosen.json.selection.2",
     ]  # fmt: skip
     # Killed after the result was kept, before the training's own checkpoint was removed.
-    (tmp_path / "chosen.1.checkpoint").write_bytes(b"left over")
+    (tmp_path / "chosen.json.selection.1").write_bytes(b"left over")
     with pytest.raises(ModelError, match="another selection"):
         select_by_sotl(front(), IMAGES, replace(PLAN, epochs=3), checkpoint=path)
     done = []
@@ -130,7 +130,7 @@ def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch
     )  # fmt: skip
     assert again == whole
     assert done == [4, 5, 6]
-    assert [file.name for file in tmp_path.iterdir()] == ["chosen.checkpoint"]
+    assert [file.name for file in tmp_path.iterdir()] == ["chosen.json.selection"]
     monkeypatch.setattr(sotl, "short_training", lambda *a, **k: pytest.fail("trained again"))
     assert select_by_sotl(front(), IMAGES, PLAN, checkpoint=path).front == whole.front
     path.write_text("{}")

@@ -87,6 +87,10 @@ def test_from_images_to_selected_candidates(
     assert len(call(capsys, "verify", str(chosen), "--device", FAKE)["candidates"]) == len(kept)
     errors = [
         ((*select, "--by", "inherited", "--task", "cifar10"), 3, "no_data_dir"),
+        ((*select, "--by", "inherited", "--epochs", "12"), 3, "config"),
+        ((*select, "--by", "inherited", "--seed", "777"), 3, "config"),
+        ((*select, "--by", "inherited", "--data-dir", str(tmp_path)), 3, "config"),
+        (("select", str(front), "-o", str(chosen), "--data-dir", str(tmp_path)), 3, "config"),
         (("select", str(front), "-o", str(front)), 3, "config"),
         (("select", str(front), "-o", str(chosen), "--by", "inherited"), 3, "config"),
         (("select", str(tmp_path / "no.json"), "-o", str(chosen)), 6, "bad_front"),
@@ -181,6 +185,7 @@ def test_errors_come_before_the_work(capsys: pytest.CaptureFixture[str], tmp_pat
         (("--steps", "2"), 3, "--steps is of no use"),
         (("--torch-device", "cuda"), 3, "--torch-device is of no use"),
         ((*digits, "--estimator", "exact"), 3, "one at a time"),
+        ((*digits, "--data-dir", str(tmp_path)), 3, "--data-dir is of no use with the digits"),
         (("--objectives", "error,latency,energy"), 3, "cannot learn energy"),
         ((*digits, "--objectives", "error,memory"), 3, "not what a hypernetwork"),
         (("--task", "cifar10", "--data-dir", str(tmp_path / "none")), 6, "there is no file"),

@@ -94,8 +94,8 @@ def train_space_hypernetwork(
     )
     metrics = {
         "predicted_normalized_hv": result.history[-1]["predicted_normalized_hv"],
-        "protocol": "hypervolume of 24 proposals relative to the predicted front, both by the "
-        "predictors it was trained with; mean over its search devices",
+        "protocol": f"hypervolume of {judge.n_proposals} proposals relative to the predicted "
+        "front, both by the predictors it was trained with; mean over its search devices",
     }
     data = {
         "accuracy": "nb201_accuracy_cifar10",

@@ -138,11 +138,12 @@ def make_settings(settings: str, threads: int, **changes: Any) -> MeasureSetting
 def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
     """Search plan of `search_options`.
 
-    Raises: ConfigError for an unknown objective.
+    Raises: ConfigError for an unknown objective; as `check_guide` for a file that cannot be used.
     """
     from hwnas_sdk.workflows.search import SearchPlan
+    from hwnas_sdk.workflows.search_guides import check_guide
 
-    return SearchPlan(
+    plan = SearchPlan(
         method=options["method"],
         hypernetwork=options["hypernetwork"],
         ranker=options["ranker"],
@@ -152,6 +153,8 @@ def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
         max_memory_mib=options["max_memory_mib"],
         seed=seed,
     )
+    check_guide(plan)
+    return plan
 
 
 def duration(seconds: float) -> str:

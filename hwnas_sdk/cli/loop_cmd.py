@@ -85,9 +85,9 @@ def loop(
     from hwnas_sdk.workflows.fronts import verdict_to_mapping
     from hwnas_sdk.workflows.loop import LoopPlan, union_hypervolume
 
+    search = make_search_plan(options, seed=seed)
     lab = open_lab(app)
     session = lab.device(device)
-    search = make_search_plan(options, seed=seed)
     energy = "energy" in search.objectives
     plan = LoopPlan(
         device=device,

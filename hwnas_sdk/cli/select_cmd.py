@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.lab import shown_arch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SCORES = ("sotl", "inherited")
 EPOCHS = 12
+_OF_TRAININGS = ("epochs", "seed")
 
 
 @click.command(short_help="Keep the candidates that do well on images.")
@@ -97,8 +99,8 @@ def select(
     from hwnas_sdk.workflows.fronts import front_to_mapping
     from hwnas_sdk.workflows.supernet_files import check_supernet, load_supernet
 
-    candidates = _read(front)
     _check(front, output, by, supernet)
+    candidates = _read(front)
     app.check_output(output)
     net, card = (None, None) if supernet is None else load_supernet(supernet)
     chosen = image_task(task or (card.data["task"] if card is not None else "digits"))
@@ -106,11 +108,13 @@ def select(
     if net is not None and card is not None:
         check_supernet(card, images)
         net = moved(net, torch_device)
-    checkpoint = output.with_suffix(".checkpoint")
+    checkpoint: Path | None = None
     if by == "inherited":
         assert net is not None
         selection = work.select_by_inheritance(candidates, images, net)
     else:
+        # A name of its own: `train` keeps what it needs to go on in OUTPUT's .checkpoint.
+        checkpoint = output.with_name(f"{output.name}.selection")
         plan = default_plan(chosen, epochs=epochs, seed=seed)
         selection = work.select_by_sotl(
             candidates,
@@ -122,7 +126,8 @@ def select(
             on_event=app.progress,
         )
     write_text_atomic(output, json_text(front_to_mapping(selection.front)))
-    checkpoint.unlink(missing_ok=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     _show(app, selection, by=by, task=chosen.name, output=output)
 
 
@@ -144,6 +149,13 @@ def _check(front: Path, output: Path, by: str, supernet: Path | None) -> None:
         raise ConfigError(
             "--by inherited needs a supernetwork",
             hint="--supernet FILE, written by 'hwnas train hypernetwork --task'",
+        )
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in _OF_TRAININGS if source(name) is not ParameterSource.DEFAULT]
+    if by == "inherited" and given:
+        raise ConfigError(
+            f"--{given[0]} is of no use with --by inherited, which trains nothing",
+            hint="leave it out, or add --by sotl",
         )
 
 

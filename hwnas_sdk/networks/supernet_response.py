@@ -24,6 +24,8 @@ from hwnas_sdk.networks.supernet import Supernet, SupernetConfig, one_hot
 from hwnas_sdk.networks.training.fit import TrainPlan, as_tensor, augmented, predictions
 from hwnas_sdk.networks.training.images import Images, ImageSplits, make_splits
 
+BATCH_SIZE: Final = 256
+"""Images of which inherited batch norms take their statistics."""
 _MAX_SEED: Final = 2**63 - 1
 
 
@@ -192,21 +194,28 @@ def search_halves(images: ImageSplits, *, seed: int = 0) -> ImageSplits:
     return make_splits(images.task, whole.take(order[:half]), whole.take(order[half:]), images.test)
 
 
+def judging_batches(part: Images, batch_size: int = BATCH_SIZE) -> list[Images]:
+    """What inherited accuracies are of.
+
+    A last batch of less than half the size is left out: its statistics would be another measure.
+    """
+    return [b for b in part.batches(batch_size) if 2 * len(b) >= min(batch_size, len(part))]
+
+
 def inherited_accuracy_pct(
     supernet: Supernet,
     genotypes: Sequence[Sequence[int]],
     images: ImageSplits,
     part: Images,
     *,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> NDArray[np.float64]:
     """Accuracy of networks with the supernetwork's weights, in percent, (n,).
 
-    Every network sees the same batches; their statistics are the batch norms'. A last batch of
-    less than half the size is left out: its statistics would be another measure.
+    Every network sees the same batches, `judging_batches`; their statistics are the batch norms'.
     """
     device = next(supernet.parameters()).device
-    batches = [b for b in part.batches(batch_size) if 2 * len(b) >= min(batch_size, len(part))]
+    batches = judging_batches(part, batch_size)
     n_images = sum(len(batch) for batch in batches)
     accuracies = []
     for genotype in genotypes:

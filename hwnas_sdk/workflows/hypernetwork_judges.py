@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.search.preferences import N_PREFERENCES, equidistant
+from hwnas_sdk.search.preferences import equidistant
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 from hwnas_sdk.workflows.hypernetworks import Floats, SearchDevices
@@ -44,14 +44,14 @@ class _Proposals:
             ]
         ).astype(np.float64)  # fmt: skip  # (T, size, m - 1)
         self.reference = np.ones(len(objectives))
+        self.preferences = equidistant(len(objectives))
 
     def of(self, net: MetaHypernetwork) -> list[Genotypes]:
-        """Distinct live networks for `N_PREFERENCES` preferences on each device."""
+        """Distinct live networks on each device, as many as preferences."""
         from hwnas_sdk.search.modnas.proposals import propose_distinct
 
-        preferences = equidistant(len(self.objectives))
         return [
-            propose_distinct(net, vector, preferences, may=self._may)
+            propose_distinct(net, vector, self.preferences, may=self._may)
             for vector in self.devices.vectors
         ]
 
@@ -90,6 +90,11 @@ class PredictedJudge:
             shown.volume(self._error, t, everything) for t in range(len(devices.vectors))
         ]
 
+    @property
+    def n_proposals(self) -> int:
+        """How many networks are proposed for each device."""
+        return len(self._proposals.preferences)
+
     def __call__(self, net: MetaHypernetwork) -> dict[str, Any]:
         """Hypervolume, and what the proposals are like on average, after an epoch."""
         shown = self._proposals
@@ -108,7 +113,7 @@ class InheritedJudge:
     Args:
         space: of the supernetwork.
         supernet: as it is when the judge is asked.
-        images: `MOST_IMAGES` of the validation images judge.
+        images: of the validation images `MOST_IMAGES` at most judge.
         devices: of the search.
         objectives: of the search.
     """
@@ -127,8 +132,15 @@ class InheritedJudge:
 
     @property
     def n_images(self) -> int:
-        """How many images judge."""
-        return len(self._part)
+        """How many images judge: a short last batch does not."""
+        from hwnas_sdk.networks.supernet_response import judging_batches
+
+        return sum(len(batch) for batch in judging_batches(self._part))
+
+    @property
+    def n_proposals(self) -> int:
+        """How many networks are proposed for each device."""
+        return len(self._proposals.preferences)
 
     def __call__(self, net: MetaHypernetwork) -> dict[str, Any]:
         """Hypervolume, and what the proposals are like on average, after an epoch."""
@@ -139,7 +151,7 @@ class InheritedJudge:
         shown = self._proposals
         grid = shown.space.grid()[shown.live]
         rng = child_rng(seed, "random proposals")
-        drawn = grid[rng.choice(len(grid), size=N_PREFERENCES, replace=False)]
+        drawn = grid[rng.choice(len(grid), size=self.n_proposals, replace=False)]
         return self._figures([drawn] * len(shown.devices.vectors))
 
     def _figures(self, cells: list[Genotypes]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from hwnas_sdk.workflows.profile import profile_of, reference_architectures, ref
 from hwnas_sdk.workflows.profile_file import profile_to_mapping
 from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
+from hwnas_sdk.workflows.search_guides import load_guide
 from hwnas_sdk.workflows.verify import Box, judge, reference_box, scaled_hypervolume
 
 PROFILE_PREFIX = "profile/"
@@ -127,9 +128,11 @@ class Loop:
     def run(self) -> LoopResult:
         """Do the rounds that are not done yet and close the run.
 
-        Raises: DeviceError, MeasurementError; the same plan then continues where it stopped.
+        Raises: DeviceError, MeasurementError; the same plan then continues where it stopped. Before
+            anything is measured, ConfigError or ModelError as `load_guide`.
         """
         plan, space = self.plan, get_space(self.plan.search.space)
+        load_guide(plan.search)
         run = self.store.start_run(self.kind, plan.to_json())
         measurer = self._measurer(run)
         profile = self._profile(space, measurer)

@@ -7,7 +7,7 @@ learned from the tables stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError, MissingExtraError
 from hwnas_sdk.predictors.accuracy import to_target
-from hwnas_sdk.predictors.card import load_card
+from hwnas_sdk.predictors.card import Card, load_card, load_model
 from hwnas_sdk.predictors.encodings import executed_cells
 from hwnas_sdk.predictors.expected_rank import DRAWS, ExpectedRanks
 from hwnas_sdk.predictors.population import population_of
-from hwnas_sdk.predictors.rank import RankModel, RankPredictor
+from hwnas_sdk.predictors.rank import KIND, SCHEMA, RankModel, RankPredictor
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 from hwnas_sdk.workflows.beliefs import Beliefs
 
@@ -97,10 +97,30 @@ def _normal(
 def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> Scores:
     """Scores by a file of `hwnas train rank`, either kind.
 
+    Raises: as `check_ranker`; MissingExtraError for a network without torch.
+    """
+    card = check_ranker(path, space, objectives)
+    model = _load_ranker(path, card.kind)
+    if len(model.platforms) != 1:
+        raise _other_devices(path, len(model.platforms))
+    (platform,) = model.platforms
+    if isinstance(model, RankPredictor):
+        guide = model
+        return lambda genotypes: -guide.expected_ranks(genotypes, platform)
+    return lambda genotypes: model.score(genotypes, platform)
+
+
+def check_ranker(path: Path, space: SearchSpace, objectives: Sequence[str]) -> Card:
+    """Find out what can be known of a file of `hwnas train rank` without torch; its card.
+
     Raises: ConfigError for a file that was made for another space, for several devices or for other
-        objectives; ModelError for a damaged one; MissingExtraError for a network without torch.
+        objectives; ModelError for one that is no ranker, or damaged.
     """
     card = load_card(path)
+    if card.kind == _NETWORK:  # whose schema is for its own module to judge
+        load_model(path, kind=_NETWORK, space=card.space, schema=card.schema)
+    else:
+        load_model(path, kind=KIND, space=card.space, schema=SCHEMA)
     if card.space != space.name:
         raise ConfigError(f"{path.name} ranks networks of {card.space}, not of {space.name}")
     made_for = card.data.get("objectives")
@@ -109,19 +129,22 @@ def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> 
             f"{path.name} ranks by {','.join(made_for)}, not by {','.join(objectives)}",
             hint=f"--objectives {','.join(made_for)}, or train another one",
         )
-    model = _load_ranker(path, card.kind)
-    if len(model.platforms) != 1:
-        raise ConfigError(f"{path.name} ranks for {len(model.platforms)} devices, one is needed")
-    (platform,) = model.platforms
-    if isinstance(model, RankPredictor):
-        guide = model
-        return lambda genotypes: -guide.expected_ranks(genotypes, platform)
-    return lambda genotypes: model.score(genotypes, platform)
+    platforms = card.settings.get("platforms")
+    if isinstance(platforms, Mapping) and len(platforms) != 1:
+        raise _other_devices(path, len(platforms))
+    return card
+
+
+def _other_devices(path: Path, n: int) -> ConfigError:
+    return ConfigError(
+        f"{path.name} ranks for {n} devices, one is needed",
+        hint="train one for the device with 'hwnas train rank'",
+    )
 
 
 def _load_ranker(path: Path, kind: str) -> RankModel:
     if kind != _NETWORK:
-        return RankPredictor.load(path)  # which refuses what is no ranker at all
+        return RankPredictor.load(path)
     try:
         from hwnas_sdk.predictors.neural import rank_network
     except ModuleNotFoundError as exc:

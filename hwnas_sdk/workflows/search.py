@@ -247,18 +247,12 @@ def _hypernetwork_searcher(
 
     Raises: ConfigError when it was trained for other objectives.
     """
-    from hwnas_sdk.search.modnas.searcher import HypernetworkSearcher
     from hwnas_sdk.workflows.search_devices import told_by
-    from hwnas_sdk.workflows.train_hypernetwork import load_hypernetwork
+    from hwnas_sdk.workflows.search_guides import hypernetwork_for
 
-    trained = load_hypernetwork(plan.hypernetwork)
-    if set(trained.objectives) != set(plan.objectives):
-        raise ConfigError(
-            f"{trained.card.name} answers {','.join(trained.objectives)}, not "
-            f"{','.join(plan.objectives)}",
-            code="other_objectives",
-            hint=f"--objectives {','.join(trained.objectives)}, or train one for yours",
-        )
+    trained = hypernetwork_for(plan)  # which says so without torch
+    from hwnas_sdk.search.modnas.searcher import HypernetworkSearcher
+
     vector = told_by(space, beliefs.latency, trained.references, trained.objectives)
     return HypernetworkSearcher(space, net=trained.net, device=vector, seed=seed)
 

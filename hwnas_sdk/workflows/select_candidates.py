@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.types import OBJECTIVES, ParetoFront
+from hwnas_sdk.core.types import ParetoFront
 from hwnas_sdk.pareto import non_dominated_mask
 from hwnas_sdk.predictors.metrics import kendall
-from hwnas_sdk.spaces import get_space
+from hwnas_sdk.workflows.front_checks import checked_costs, refuse_other_space
 from hwnas_sdk.workflows.short_trainings import Trained
 
 if TYPE_CHECKING:
@@ -87,11 +86,14 @@ def select_by_sotl(
             the caller to remove once the selection is written.
         on_event: told after each epoch.
 
-    Raises: ModelError when a training diverges or `checkpoint` is of another selection.
+    Raises: DataError, before anything is trained, as `checked_costs`; ModelError when a training
+        diverges or `checkpoint` is of another selection.
     """
     from hwnas_sdk.networks.training.sotl import short_training, sotl_score
 
-    space = get_space(front.space)
+    space, costs = checked_costs(front)
+    if supernet is not None:
+        refuse_other_space(space)
     identity = {
         "plan": asdict(plan),
         "images": images.fingerprint(),
@@ -128,14 +130,20 @@ def select_by_sotl(
         f"images of {images.task.name}"
     )
     trained = [float(row["accuracy_pct"]) for row in rows]
-    return _selection(front, scores, how, trained=trained, inherited=inherited)
+    return _selection(front, costs, scores, how, trained=trained, inherited=inherited)
 
 
 def select_by_inheritance(front: ParetoFront, images: ImageSplits, supernet: Supernet) -> Selection:
-    """Keep the front of (error with the supernetwork's weights on images held out, costs)."""
+    """Keep the front of (error with the supernetwork's weights on images held out, costs).
+
+    Raises: DataError as `checked_costs`, and for a front of another space than the supernetwork's.
+    """
+    space, costs = checked_costs(front)
+    refuse_other_space(space)
     inherited = _inherited(front, supernet, images)
     how = f"by the error on {images.task.name} with the weights of a supernetwork"
-    return _selection(front, [100.0 - pct for pct in inherited], how, inherited=inherited)
+    scores = [100.0 - pct for pct in inherited]
+    return _selection(front, costs, scores, how, inherited=inherited)
 
 
 def _inherited(front: ParetoFront, supernet: Supernet, images: ImageSplits) -> list[float]:
@@ -148,20 +156,13 @@ def _inherited(front: ParetoFront, supernet: Supernet, images: ImageSplits) -> l
 
 def _selection(
     front: ParetoFront,
+    costs: Sequence[Mapping[str, float]],
     scores: Sequence[float],
     how: str,
     *,
     trained: Sequence[float] | None = None,
     inherited: Sequence[float] | None = None,
 ) -> Selection:
-    keys = [OBJECTIVES[name].key for name in front.objectives if name != "error"]
-    try:
-        costs = [{key: float(c.values[key]) for key in keys} for c in front.candidates]
-    except KeyError as exc:
-        raise ConfigError(
-            f"a candidate of the front has no {exc.args[0]}",
-            hint="write the front again with 'hwnas search -o FRONT.json'",
-        ) from None
     points = np.column_stack([np.array(scores), np.array([list(row.values()) for row in costs])])
     kept = non_dominated_mask(points)
     scored = tuple(

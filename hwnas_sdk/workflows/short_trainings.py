@@ -24,7 +24,7 @@ class Trained:
 
     def under_way(self, number: int) -> Path | None:
         """Checkpoint of one candidate's training."""
-        return None if self.path is None else self.path.with_suffix(f".{number + 1}.checkpoint")
+        return None if self.path is None else self.path.with_name(f"{self.path.name}.{number + 1}")
 
     def add(self, arch: str, losses: Sequence[float], accuracy_pct: float) -> None:
         """Keep a result."""

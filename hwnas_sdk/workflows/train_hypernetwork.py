@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.core.errors import ConfigError, MissingExtraError, ModelError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyPrior
@@ -94,8 +94,8 @@ def train_space_hypernetwork(
     )
     metrics = {
         "predicted_normalized_hv": result.history[-1]["predicted_normalized_hv"],
-        "protocol": "hypervolume of 24 proposals relative to the predicted front, both by the "
-        "predictors it was trained with; mean over its search devices",
+        "protocol": f"hypervolume of {judge.n_proposals} proposals relative to the predicted "
+        "front, both by the predictors it was trained with; mean over its search devices",
     }
     data = {
         "accuracy": "nb201_accuracy_cifar10",
@@ -157,19 +157,23 @@ def save_hypernetwork(
 def load_hypernetwork(path: Path | None = None) -> TrainedHypernetwork:
     """Read a trained hypernetwork; None: the shipped one.
 
-    Raises: ModelError for another kind, space or schema, or a damaged file.
+    Raises: ModelError for another kind, space or schema, or a damaged file; MissingExtraError
+        without torch.
     """
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("torch", "torch", purpose="asking a hypernetwork") from exc
 
     from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan, MetaHypernetwork
 
-    file = path or WEIGHTS_FOLDER / f"{SHIPPED}.safetensors"
+    file = _file_of(path)
     tensors, card = load_model(file, kind=KIND, space="nasbench201", schema=SCHEMA)
     try:
         net = MetaHypernetwork(HypernetworkPlan.from_json(dict(card.settings["sizes"])))
         net.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
         references = np.array(card.settings["references"], dtype=np.int64)
-        objectives = tuple(str(name) for name in card.settings.get("objectives", TWO))
+        objectives = _objectives_of(card)
     except (KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise ModelError(f"{file.name}: incomplete hypernetwork: {exc}") from exc
     vector = (len(objectives) - 1) * len(references)
@@ -180,3 +184,31 @@ def load_hypernetwork(path: Path | None = None) -> TrainedHypernetwork:
         )
     net.eval()
     return TrainedHypernetwork(net, references, card, objectives)
+
+
+def check_hypernetwork(path: Path | None, space_name: str, objectives: Sequence[str]) -> None:
+    """Find out what can be known of a file without torch; None: the shipped one.
+
+    Raises: ModelError as `load_hypernetwork`; ConfigError as `refuse_other_objectives`.
+    """
+    _, card = load_model(_file_of(path), kind=KIND, space=space_name, schema=SCHEMA)
+    refuse_other_objectives(card, objectives)
+
+
+def refuse_other_objectives(card: Card, objectives: Sequence[str]) -> None:
+    """Raise ConfigError unless a hypernetwork was trained for these objectives, in any order."""
+    known = _objectives_of(card)
+    if set(known) != set(objectives):
+        raise ConfigError(
+            f"{card.name} answers {','.join(known)}, not {','.join(objectives)}",
+            code="other_objectives",
+            hint=f"--objectives {','.join(known)}, or train one for yours",
+        )
+
+
+def _file_of(path: Path | None) -> Path:
+    return path or WEIGHTS_FOLDER / f"{SHIPPED}.safetensors"
+
+
+def _objectives_of(card: Card) -> tuple[str, ...]:
+    return tuple(str(name) for name in card.settings.get("objectives", TWO))

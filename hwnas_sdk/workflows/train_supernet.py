@@ -191,9 +191,10 @@ def train_task_hypernetwork(
     metrics = {
         **figures,
         "random_inherited_hv": judge.random(search.modnas.seed)["inherited_hv"],
-        "protocol": f"hypervolume of 24 proposals in (error / 100, scaled costs): accuracy with "
-        f"the supernetwork's weights on {judge.n_images} images held out from its training, costs "
-        "by the shipped models; mean over its search devices. random: of 24 random networks",
+        "protocol": f"hypervolume of {judge.n_proposals} proposals in (error / 100, scaled costs): "
+        f"accuracy with the supernetwork's weights on {judge.n_images} images held out from its "
+        "training, costs by the shipped models; mean over its search devices. random: of "
+        f"{judge.n_proposals} random networks",
     }
     data = described(images)
     save_supernet(supernet_of(output), supernet, search.response, data=data, metrics=figures)

@@ -67,7 +67,13 @@ def test_from_images_to_selected_candidates(
     found = call(capsys, *asked)
     assert (found["method"], len(found["front"])) == ("modnas", 3)
     select = ("select", str(front), "-o", str(chosen), "--supernet", answer["supernet"])
+    # What interrupted trainings of that name left is theirs.
+    others = [tmp_path / name for name in ("c.checkpoint", "c.json.selection")]
+    for path in others:
+        path.write_bytes(b"of another command")
     by_supernet = call(capsys, *select, "--by", "inherited")
+    assert {path.read_bytes() for path in others} == {b"of another command"}
+    others[1].unlink()
     assert len(by_supernet["candidates"]) == 3
     for row in by_supernet["candidates"]:
         assert row["score"] == pytest.approx(100 - row["inherited_accuracy_pct"])
@@ -81,6 +87,10 @@ def test_from_images_to_selected_candidates(
     assert len(call(capsys, "verify", str(chosen), "--device", FAKE)["candidates"]) == len(kept)
     errors = [
         ((*select, "--by", "inherited", "--task", "cifar10"), 3, "no_data_dir"),
+        ((*select, "--by", "inherited", "--epochs", "12"), 3, "config"),
+        ((*select, "--by", "inherited", "--seed", "777"), 3, "config"),
+        ((*select, "--by", "inherited", "--data-dir", str(tmp_path)), 3, "config"),
+        (("select", str(front), "-o", str(chosen), "--data-dir", str(tmp_path)), 3, "config"),
         (("select", str(front), "-o", str(front)), 3, "config"),
         (("select", str(front), "-o", str(chosen), "--by", "inherited"), 3, "config"),
         (("select", str(tmp_path / "no.json"), "-o", str(chosen)), 6, "bad_front"),
@@ -113,7 +123,33 @@ def test_short_trainings_select(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert 0 <= row["trained_accuracy_pct"] <= 100
         assert 0 <= row["inherited_accuracy_pct"] <= 100
     assert -1 <= answer["kendall_inherited_trained"] <= 1
-    assert not list(tmp_path.glob("*.checkpoint"))
+    assert not list(tmp_path.glob("*.selection*"))
+
+
+def test_the_checkpoint_of_a_selection_is_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that ends in .checkpoint is a result like any other, and a training's stays."""
+    called = []
+
+    def short(*args: Any, checkpoint: Path, **options: Any) -> sotl.TrainResult:
+        checkpoint.write_bytes(b"under way")
+        called.append(checkpoint.name)
+        return sotl.TrainResult((1.0,), (50.0,), 0.0)
+
+    monkeypatch.setattr(sotl, "short_training", short)
+    front, chosen = tmp_path / "f.json", tmp_path / "out.checkpoint"
+    call(capsys, "search", "--device", FAKE, "--zero-measurements", "--candidates", "2",
+         "-o", str(front))  # fmt: skip
+    (tmp_path / "c.checkpoint").write_bytes(b"of a training")
+    for path in (chosen, tmp_path / "c.json"):
+        call(capsys, "select", str(front), "-o", str(path), "--epochs", "1")
+        assert "selection" in json.loads(path.read_text())["provenance"]
+    assert called[:2] == ["out.checkpoint.selection.1", "out.checkpoint.selection.2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "c.checkpoint", "c.json", "f.json", "out.checkpoint",
+    ]  # fmt: skip
+    assert (tmp_path / "c.checkpoint").read_bytes() == b"of a training"
 
 
 def test_three_objectives_from_training_to_search(
@@ -149,6 +185,7 @@ def test_errors_come_before_the_work(capsys: pytest.CaptureFixture[str], tmp_pat
         (("--steps", "2"), 3, "--steps is of no use"),
         (("--torch-device", "cuda"), 3, "--torch-device is of no use"),
         ((*digits, "--estimator", "exact"), 3, "one at a time"),
+        ((*digits, "--data-dir", str(tmp_path)), 3, "--data-dir is of no use with the digits"),
         (("--objectives", "error,latency,energy"), 3, "cannot learn energy"),
         ((*digits, "--objectives", "error,memory"), 3, "not what a hypernetwork"),
         (("--task", "cifar10", "--data-dir", str(tmp_path / "none")), 6, "there is no file"),

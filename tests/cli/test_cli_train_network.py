@@ -93,6 +93,7 @@ def test_errors_come_before_the_work(capsys: pytest.CaptureFixture[str], tmp_pat
         (command(tmp_path, "--device", "nobody"), 3, "unknown_device"),
         (command(tmp_path, "--torch-device", "abacus"), 3, "unknown_torch_device"),
         (command(tmp_path, "-o", str(tmp_path / "net.onnx")), 3, "bad_output"),
+        (command(tmp_path, "--task", "digits"), 3, "config"),
     ]
     for argv, code, name in cases:
         error = call(capsys, argv, code=code)["error"]

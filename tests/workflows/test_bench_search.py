@@ -147,7 +147,7 @@ def proposals_on(folder, monkeypatch, *, method="nsga2", asked=None, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["nsga2", "auto", "rank", "modnas"])
+@pytest.mark.parametrize("method", ["nsga2", "auto", "rank", "modnas", "modnas-look-up"])
 def test_what_is_not_declared_changes_nothing(small_folder, quick, monkeypatch, method):
     """Other latencies and accuracies everywhere but where they were shown: the same candidates."""
     monkeypatch.setattr(hypernetworks, "EPOCHS", 1)
@@ -277,7 +277,7 @@ def test_evolution_keeps_its_figure(shared_data):
     assert result["mean_normalized_hv"] >= 0.99
 
 
-UNTRAINED = ("modnas", "rhpn", "metad2a", "brp-nas", "gates")
+UNTRAINED = ("modnas", "modnas-look-up", "rhpn", "metad2a", "brp-nas", "gates")
 
 
 @pytest.mark.slow
@@ -302,7 +302,7 @@ def test_every_method_keeps_to_its_budget(small_folder, quick, monkeypatch, meth
 
 @pytest.mark.slow
 def test_methods_that_propose_once_say_so(small_folder):
-    for method in ("modnas", "ofa"):
+    for method in ("modnas", "modnas-look-up", "ofa"):
         with pytest.raises(ConfigError, match=f"{method} proposes once"):
             run_bench_search(
                 [small_folder()], method=method, train_devices=TRAIN, devices=("fpga",), rounds=2,

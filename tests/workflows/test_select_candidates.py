@@ -9,8 +9,8 @@ from image_folders import striped
 
 torch = pytest.importorskip("torch")
 
-from hwnas_sdk.core.errors import ConfigError, DataError, ModelError  # noqa: E402
-from hwnas_sdk.core.types import Candidate, ParetoFront  # noqa: E402
+from hwnas_sdk.core.errors import DataError, ModelError, SpaceError  # noqa: E402
+from hwnas_sdk.core.types import Architecture, Candidate, ParetoFront  # noqa: E402
 from hwnas_sdk.networks.supernet import SupernetConfig  # noqa: E402
 from hwnas_sdk.networks.supernet_response import (  # noqa: E402
     inherited_accuracy_pct,
@@ -21,6 +21,7 @@ from hwnas_sdk.networks.training import sotl  # noqa: E402
 from hwnas_sdk.networks.training.fit import TrainPlan  # noqa: E402
 from hwnas_sdk.predictors.card import Card  # noqa: E402
 from hwnas_sdk.spaces import get_space  # noqa: E402
+from hwnas_sdk.workflows import select_candidates  # noqa: E402
 from hwnas_sdk.workflows.fronts import front_from_mapping, front_to_mapping  # noqa: E402
 from hwnas_sdk.workflows.select_candidates import (  # noqa: E402
     select_by_inheritance,
@@ -86,10 +87,65 @@ def test_a_third_objective_counts(monkeypatch):
     asked = front(objectives=("error", "latency", "memory"), memory_mib=(3.0, 3.0, 2.0))
     selection = select_by_sotl(asked, IMAGES, PLAN)
     assert [row.kept for row in selection.scored] == [True, True, True]
-    with pytest.raises(ConfigError, match="no memory_mib"):
-        select_by_inheritance(
-            replace(front(), objectives=asked.objectives), IMAGES, tiny_supernet()
-        )
+
+
+def altered(**changes):
+    """The front, with something about its last candidate changed."""
+    first, *middle, last = front().candidates
+    return replace(front(), candidates=(first, *middle, replace(last, **changes)))
+
+
+def named(cell, space="nasbench201"):
+    arch = Architecture(space, cell)
+    try:
+        return {"architecture": arch, "arch": SPACE.encode(arch)}
+    except SpaceError:
+        return {"architecture": arch}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (replace(front(), objectives=("error", "latency", "memory")), "1 has no memory_mib"),
+        (replace(front(), objectives=("error", "beauty")), "unknown objective 'beauty'"),
+        (replace(front(), objectives=("error", ["latency"])), "unknown objective"),
+        (replace(front(), space="nowhere"), "unknown search space 'nowhere'"),
+        (altered(values={"error_pct": 10.0}), "candidate 3 has no latency_ms"),
+        (altered(values={"latency_ms": "fast"}), "latency_ms of candidate 3 is no number"),
+        (altered(values={"latency_ms": float("nan")}), "latency_ms of candidate 3 is no number"),
+        (altered(**named((0, 0, 0, 9, 0, 0))), "candidate 3: nasbench201: decision 3 must be in"),
+        (altered(**named((0, 0, 0, 1))), "candidate 3: nasbench201: a genotype has 6 decisions"),
+        (altered(**named((0, 0, 0, 1, 0, 0), "nowhere")), "candidate 3: nowhere:"),
+        (altered(**named((0,) * 6)), "candidate 3 ignores its input"),
+        (altered(arch=SPACE.encode(SPACE.architecture(CELLS[0]))), "the name of another network"),
+    ],
+)
+def test_a_bad_front_is_found_before_anything_is_trained(monkeypatch, asked, message):
+    monkeypatch.setattr(sotl, "short_training", lambda *a, **k: pytest.fail("trained"))
+    supernet = tiny_supernet()
+    monkeypatch.setattr(supernet, "forward", lambda *a: pytest.fail("asked"))
+    for go in (
+        lambda: select_by_sotl(asked, IMAGES, PLAN),
+        lambda: select_by_inheritance(asked, IMAGES, supernet),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            go()
+        assert caught.value.code == "bad_front"
+        assert "\n" not in str(caught.value)
+
+
+def test_a_supernetwork_of_another_space_is_not_asked(monkeypatch):
+    """The front is in order, only of a space the supernetwork knows nothing of."""
+    other = replace(front(), space="other")
+    monkeypatch.setattr(select_candidates, "checked_costs", lambda front: (Other(), []))
+    with pytest.raises(DataError, match="the front those of other"):
+        select_by_inheritance(other, IMAGES, tiny_supernet())
+    with pytest.raises(DataError, match="the front those of other"):
+        select_by_sotl(other, IMAGES, PLAN, supernet=tiny_supernet())
+
+
+class Other:
+    name = "other"
 
 
 def test_inherited_weights_score_without_training():
@@ -108,7 +164,7 @@ class KilledError(Exception):
 def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch):
     whole = select_by_sotl(front(), IMAGES, PLAN, supernet=tiny_supernet())
     assert whole.kendall is None or -1.0 <= whole.kendall <= 1.0
-    path = tmp_path / "chosen.checkpoint"
+    path = tmp_path / "chosen.json.selection"
 
     def dies(event):
         if event.done == 3:  # the second candidate, after its first epoch
@@ -117,10 +173,10 @@ def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch
     with pytest.raises(KilledError):
         select_by_sotl(front(), IMAGES, PLAN, checkpoint=path, on_event=dies)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "chosen.2.checkpoint", "chosen.checkpoint",
+        "chosen.json.selection", "chosen.json.selection.2",
     ]  # fmt: skip
     # Killed after the result was kept, before the training's own checkpoint was removed.
-    (tmp_path / "chosen.1.checkpoint").write_bytes(b"left over")
+    (tmp_path / "chosen.json.selection.1").write_bytes(b"left over")
     with pytest.raises(ModelError, match="another selection"):
         select_by_sotl(front(), IMAGES, replace(PLAN, epochs=3), checkpoint=path)
     done = []
@@ -130,7 +186,7 @@ def test_killed_and_repeated_it_trains_each_candidate_once(tmp_path, monkeypatch
     )  # fmt: skip
     assert again == whole
     assert done == [4, 5, 6]
-    assert [file.name for file in tmp_path.iterdir()] == ["chosen.checkpoint"]
+    assert [file.name for file in tmp_path.iterdir()] == ["chosen.json.selection"]
     monkeypatch.setattr(sotl, "short_training", lambda *a, **k: pytest.fail("trained again"))
     assert select_by_sotl(front(), IMAGES, PLAN, checkpoint=path).front == whole.front
     path.write_text("{}")

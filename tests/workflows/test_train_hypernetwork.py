@@ -39,6 +39,7 @@ def test_trained_written_and_read_back(tmp_path):
     trained = load_hypernetwork(path)
     assert trained.card.weights_sha256 == answer["weights_sha256"]
     assert trained.references.shape == (10, 6)
+    assert answer["metrics"]["protocol"] == load_hypernetwork().card.metrics["protocol"]
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["settings"]["plan"]["seed"] == 3
     card["settings"]["sizes"]["bank"] = 3
@@ -97,6 +98,7 @@ def test_three_objectives_are_trained_kept_and_used(tmp_path, monkeypatch):
     assert answer["objectives"] == ["error", "latency", "memory"]
     assert set(answer["history"][-1]) >= {"mean_scaled_latency", "mean_scaled_memory"}
     assert 0.4 < answer["metrics"]["predicted_normalized_hv"] <= 1.0
+    assert answer["metrics"]["protocol"].startswith(f"hypervolume of {len(equidistant(3))} prop")
     trained = load_hypernetwork(path)
     assert (trained.net.plan.n_objectives, trained.net.plan.n_features) == (3, 20)
     space, prior = get_space("nasbench201"), LatencyPrior.shipped()

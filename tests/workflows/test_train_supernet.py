@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from image_folders import striped
 
 torch = pytest.importorskip("torch")
 
 from hwnas_sdk.core.errors import ConfigError, ModelError  # noqa: E402
+from hwnas_sdk.networks import supernet_response  # noqa: E402
 from hwnas_sdk.networks.supernet_response import (  # noqa: E402
     SupernetResponse,
     inherited_accuracy_pct,
     search_halves,
 )
 from hwnas_sdk.networks.training.tasks import TASKS  # noqa: E402
+from hwnas_sdk.spaces import get_space  # noqa: E402
 from hwnas_sdk.workflows import search_devices  # noqa: E402
+from hwnas_sdk.workflows.hypernetwork_judges import InheritedJudge  # noqa: E402
+from hwnas_sdk.workflows.hypernetworks import SearchDevices  # noqa: E402
 from hwnas_sdk.workflows.supernet_files import load_supernet, supernet_of  # noqa: E402
-from hwnas_sdk.workflows.train_hypernetwork import load_hypernetwork  # noqa: E402
+from hwnas_sdk.workflows.train_hypernetwork import TWO, load_hypernetwork  # noqa: E402
 from hwnas_sdk.workflows.train_supernet import (  # noqa: E402
     default_search,
     train_task_hypernetwork,
@@ -111,6 +117,34 @@ def test_three_objectives_on_images(tmp_path, monkeypatch):
     assert answer["objectives"] == ["error", "latency", "memory"]
     assert load_hypernetwork(path).net.plan.n_objectives == 3
     assert "mean_scaled_memory" in answer["metrics"]
+    # As many random networks as proposals, and 21 preferences for three objectives.
+    protocol = answer["metrics"]["protocol"]
+    assert protocol.startswith("hypervolume of 21 proposals in")
+    assert f"on {len(IMAGES.valid)} images held out" in protocol
+    assert protocol.endswith("random: of 21 random networks")
+
+
+@pytest.mark.parametrize(("objectives", "n"), [(TWO, 24), ((*TWO, "memory"), 21)])
+def test_what_judges_is_counted(monkeypatch, objectives, n):
+    """A last batch of 44 of 256 images does not judge."""
+    space = get_space("nasbench201")
+    images = search_halves(striped(900))
+    devices = SearchDevices(
+        np.zeros((1, 10 * (len(objectives) - 1))),
+        np.random.default_rng(0).random((1, len(objectives) - 1, space.size)),
+    )
+    judge = InheritedJudge(space, None, replace(images, valid=images.train.take(slice(0, 300))),
+                           devices, objectives)  # fmt: skip
+    asked = []
+
+    def accuracies(supernet, genotypes, images, part):
+        asked.append(genotypes)
+        return np.full(len(genotypes), 50.0)
+
+    monkeypatch.setattr(supernet_response, "inherited_accuracy_pct", accuracies)
+    judge.random(0)
+    assert (judge.n_images, judge.n_proposals) == (256, n)
+    assert len(asked[0]) == n
 
 
 def test_the_papers_sizes_are_those_of_photographs():

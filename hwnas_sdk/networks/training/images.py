@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import DataError, MissingExtraError
+from hwnas_sdk.core.errors import ConfigError, DataError, MissingExtraError
 from hwnas_sdk.core.ids import content_id, sha256_bytes
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.networks.training.folders import Labelled, read_folder
@@ -86,9 +86,14 @@ def load_images(task: ImageTask, data_dir: Path | None = None, *, seed: int = 0)
         data_dir: the user's folder; the digits need none.
         seed: of the split. Results are comparable only when it is the same.
 
-    Raises: ConfigError without a needed folder; DataError for missing or damaged files;
-        MissingExtraError for the digits without scikit-learn.
+    Raises: ConfigError without a needed folder, or with one that is not; DataError for missing or
+        damaged files; MissingExtraError for the digits without scikit-learn.
     """
+    if data_dir is not None and not task.needs_folder:
+        raise ConfigError(
+            f"--data-dir is of no use with the {task.name}: they come with the package",
+            hint="leave it out, or name the task of those files, for example --task cifar10",
+        )
     rng = child_rng(seed, "images", task.name)
     if task.needs_folder:
         rest, test = (Images(*labelled) for labelled in read_folder(task, data_dir))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,22 @@ class BenchState:
                 sys.exit(f"{self._path} answers another question; delete it or name another")
             self.answers = {**stored["answers"], **self.answers}
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the file, with everything that is in it, against commands that share it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._read()
+            yield
+
     def compute(self, name: str, work: Callable[[], Any]) -> None:
         """Do `work` unless its answer is there; keep the answer and say how long it took."""
         if name in self.answers:
             return
         started = time.monotonic()
         self.answers[name] = work()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Another command may be computing other rows of the same file.
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._read()
+        with self.alone():
             stored = {"question": self.question, "answers": self.answers}
             write_bytes_atomic(self._path, json.dumps(stored).encode())
         print(f"{time.monotonic() - started:6.1f} s  {name}", file=sys.stderr, flush=True)

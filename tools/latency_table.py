@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from bench_state import BenchState
 
+from hwnas_sdk.core.files import write_text_atomic
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS
 from hwnas_sdk.workflows.bench_latency import run_bench_latency
 from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
@@ -98,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = BenchState(options.state, question)
     for job in () if options.page_only else jobs(models):
         state.compute(job.key, partial(bench, job, options, known, unseen))
-    answers = state.answers
-    if not answers:
+    if not state.answers:
         sys.exit("nothing was run yet: leave out --page-only")
-    options.out.write_text(page(models, question, answers))
+    with state.alone():
+        write_text_atomic(options.out, page(models, question, state.answers))
     return 0
 
 

@@ -119,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             state.compute(part.name, partial(run_bench_rank, options.data, plan))
     if not state.answers:
         sys.exit("nothing was run yet: leave out --page-only")
-    write_text_atomic(options.out, page(state.answers, options.seeds))
+    with state.alone():
+        write_text_atomic(options.out, page(state.answers, options.seeds))
     return 0
 
 

@@ -122,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.page_only and (options.rows is None or "ablations" in wanted):
         for name, changes in trials():
             state.compute(name, partial(ablate, changes))
-    write_text_atomic(options.out, page(state, devices))
+    with state.alone():
+        write_text_atomic(options.out, page(state, devices))
     return 0
 
 

@@ -9,7 +9,7 @@ not see that a coarse clock puts many architectures on one value; `independent_r
 compare. At the very top expected ranks crowd at some costs. So those that are most often on the
 first front of a draw come first, as a shortlist: these are spread over all costs. (The first fronts
 of the predicted means covered the true front less well: normalised hypervolume of the best hundred
-.9910, against .9935, on four training devices with five seeds each.)
+.9915, against .9943, on six training devices with five seeds each.)
 
 Differs from the paper (HW-PR-NAS): the score is derived from the posterior instead of being the
 output of a network trained on the ranks of small batches. The paper's network is

@@ -203,7 +203,7 @@ class Entry:
     ) -> Rows:
         """The candidates among `rows`, by expected hypervolume; values and sd (len(rows), 2).
 
-        Whatever was revealed to the method is exact here, whatever its models say.
+        With sd, whatever was revealed to the method is exact, whatever its models say.
         """
         genotypes = self.contest.genotypes[rows]
         if sd is not None:

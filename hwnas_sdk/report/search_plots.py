@@ -143,7 +143,8 @@ def draw_curves(
             )  # fmt: skip
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.legend(fontsize=8.5, frameon=False)
+        finish(figure, axes, 4)
+        figure.subplots_adjust(left=0.92 / figure.get_size_inches()[0])  # ticks of five decimals
         return figure
 
     return write_picture(draw, path)

@@ -21,7 +21,6 @@ from hwnas_sdk.core.errors import ConfigError
 
 SCHEMES = ("mgd", "mean", "sequential", "sampled")
 ESTIMATORS = ("exact", "reinmax", "straight-through", "gdas")
-PREDICTED_EPOCHS = 60
 _OF_IMAGES = ("data_dir", "steps", "batch_size", "channels", "cells", "warm_up")
 
 
@@ -121,6 +120,7 @@ def hypernetwork(
         )  # fmt: skip
     else:
         _refuse_without_task(of_images, torch_device)
+        from hwnas_sdk.workflows.hypernetworks import EPOCHS
         from hwnas_sdk.workflows.train_hypernetwork import train_space_hypernetwork
 
         answer = train_space_hypernetwork(
@@ -128,7 +128,7 @@ def hypernetwork(
             objectives=objectives,
             scheme=scheme,
             estimator=estimator or "exact",
-            epochs=epochs or PREDICTED_EPOCHS,
+            epochs=epochs or EPOCHS,
             seed=seed,
             on_event=app.progress,
         )

@@ -115,6 +115,7 @@ def network(
     from hwnas_sdk.networks.training.tasks import image_task
     from hwnas_sdk.spaces import get_space
     from hwnas_sdk.workflows import train_network as work
+    from hwnas_sdk.workflows.training_files import checkpoint_of
 
     space = get_space("nasbench201")
     architecture = space.decode(arch)
@@ -178,7 +179,7 @@ def network(
         )
     app.show(answer, lambda console: _draw(console, answer))
     _refuse_bad(answer["device"])
-    work.checkpoint_of(output).unlink(missing_ok=True)
+    checkpoint_of(output).unlink(missing_ok=True)
 
 
 def _check_board(app: App, name: str) -> None:

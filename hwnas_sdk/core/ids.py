@@ -14,6 +14,11 @@ def canonical_json(value: Any) -> str:
     )
 
 
+def plain(value: Any) -> Any:
+    """`value` as a file keeps it: tuples are lists, keys are strings."""
+    return json.loads(canonical_json(value))
+
+
 def sha256_bytes(data: bytes) -> str:
     """Hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()

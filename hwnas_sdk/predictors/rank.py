@@ -7,9 +7,8 @@ the score with the least expected squared error of the rank. Sorting the two *pr
 fronts, as two independent predictors do, takes a lucky prediction for a front member, and it does
 not see that a coarse clock puts many architectures on one value; `independent_ranks` does so, to
 compare. At the very top expected ranks crowd at some costs. So those that are most often on the
-first front of a draw come first, as a shortlist: these are spread over all costs. (The first fronts
-of the predicted means covered the true front less well: normalised hypervolume of the best hundred
-.9915, against .9943, on six training devices with five seeds each.)
+first front of a draw come first, as a shortlist: these are spread over all costs. (On training
+devices the first fronts of the predicted means covered the true front less well.)
 
 Differs from the paper (HW-PR-NAS): the score is derived from the posterior instead of being the
 output of a network trained on the ranks of small batches. The paper's network is

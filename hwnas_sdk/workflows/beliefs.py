@@ -194,7 +194,9 @@ class Beliefs:
         return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
 
     def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:
-        sizes = [network_mib(self.space, tuple(cell), self.folded) for cell in genotypes.tolist()]
+        sizes = [
+            network_mib(self.space, tuple(cell), folded=self.folded) for cell in genotypes.tolist()
+        ]
         mean = memory.predict(sizes)
         return mean, np.full(len(mean), memory.residual_sd_mib)
 
@@ -249,7 +251,7 @@ def _fit_energy(
 
 
 @lru_cache(maxsize=65_536)
-def network_mib(space: SearchSpace, genotype: tuple[int, ...], folded: bool) -> float:  # noqa: FBT001
+def network_mib(space: SearchSpace, genotype: tuple[int, ...], *, folded: bool) -> float:
     """Analytic size of a network; building its graph takes a millisecond, so it is done once."""
     arch = Architecture(space.name, genotype)
     return _analytic_mib(space.layers(arch, folded=folded and not space.is_dead(arch)))

@@ -82,20 +82,16 @@ def memory_mib(space: SearchSpace, genotypes: Genotypes) -> Floats:
     live = ~traits.dead(genotypes)
     cells = np.where(live[:, None], executed_cells(genotypes), genotypes)
     # What is deployed depends on the function alone; there are a third as many as networks.
+    first: dict[Hashable, tuple[int, ...]] = {}
+
+    def size(cell: tuple[int, ...], *, alive: bool) -> float:
+        if not alive:
+            return network_mib(space, cell, folded=False)
+        return network_mib(space, first.setdefault(traits.family(cell), cell), folded=True)
+
     return np.array(
         [
-            _family_mib(space, traits.family(cell) if alive else None, cell)
+            size(cell, alive=alive)
             for cell, alive in zip(map(tuple, cells.tolist()), live, strict=True)
         ]
     )
-
-
-_MIB: Final[dict[tuple[str, Hashable], float]] = {}
-"""Sizes by space and family: building a graph takes a millisecond, a space has thousands."""
-
-
-def _family_mib(space: SearchSpace, family: Hashable, cell: tuple[int, ...]) -> float:
-    key = space.name, cell if family is None else family
-    if key not in _MIB:
-        _MIB[key] = network_mib(space, cell, family is not None)
-    return _MIB[key]

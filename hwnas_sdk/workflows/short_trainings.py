@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.core.files import write_text_atomic
-from hwnas_sdk.core.ids import canonical_json
+from hwnas_sdk.core.ids import plain
 
 
 class Trained:
@@ -17,10 +14,12 @@ class Trained:
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self.identity = json.loads(canonical_json(identity))
+        self.identity = plain(identity)
         self.results: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            self._read(path)
+        if path is not None:
+            from hwnas_sdk.networks.resumable import load_checkpoint
+
+            load_checkpoint(path, self.identity, self.results.update, of="selection")
 
     def under_way(self, number: int) -> Path | None:
         """Checkpoint of one candidate's training."""
@@ -30,28 +29,11 @@ class Trained:
         """Keep a result."""
         self.results[arch] = {"losses": list(losses), "accuracy_pct": accuracy_pct}
         if self.path is not None:
-            document = {"identity": self.identity, "results": self.results}
-            write_text_atomic(self.path, canonical_json(document))
+            from hwnas_sdk.networks.resumable import save_checkpoint
+
+            save_checkpoint(self.path, self.identity, self.results)
 
     def drop(self, under_way: Path | None) -> None:
         """Remove the checkpoint of a training whose result is kept."""
         if under_way is not None:
             under_way.unlink(missing_ok=True)
-
-    def _read(self, path: Path) -> None:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            same = document["identity"] == self.identity
-            self.results = dict(document["results"])
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise ModelError(
-                f"the checkpoint {path} cannot be read: {type(exc).__name__}",
-                code="checkpoint_damaged",
-                hint="delete it to start over",
-            ) from exc
-        if not same:
-            raise ModelError(
-                f"the checkpoint {path} belongs to another selection",
-                code="other_checkpoint",
-                hint="delete it to start over, or name another file",
-            )

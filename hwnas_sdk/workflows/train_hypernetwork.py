@@ -22,8 +22,9 @@ from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_mod
 from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.spaces import Genotypes, get_space
 from hwnas_sdk.workflows.hypernetwork_judges import PredictedJudge
-from hwnas_sdk.workflows.hypernetworks import hypernetwork_plan, train_hypernetwork
+from hwnas_sdk.workflows.hypernetworks import EPOCHS, hypernetwork_plan, train_hypernetwork
 from hwnas_sdk.workflows.search_devices import checked_objectives, shipped_devices
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 if TYPE_CHECKING:
     from hwnas_sdk.search.modnas.hypernetwork import MetaHypernetwork
@@ -59,7 +60,7 @@ def train_space_hypernetwork(
     objectives: Sequence[str] = TWO,
     scheme: str = "mgd",
     estimator: str = "exact",
-    epochs: int = 60,
+    epochs: int = EPOCHS,
     bound: float | None = None,
     seed: int = 0,
     on_event: EventSink = ignore,
@@ -89,6 +90,7 @@ def train_space_hypernetwork(
     )
     judge = PredictedJudge(space, error_pct, devices, objectives)
     checkpoint = checkpoint_of(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     result = train_hypernetwork(
         space, error_pct, devices, plan, judge=judge, checkpoint=checkpoint, on_event=on_event
     )
@@ -108,12 +110,6 @@ def train_space_hypernetwork(
     )
     checkpoint.unlink(missing_ok=True)
     return answer
-
-
-def checkpoint_of(output: Path) -> Path:
-    """Where a training keeps what it needs to go on."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return output.with_suffix(".checkpoint")
 
 
 def save_hypernetwork(

@@ -35,6 +35,7 @@ from hwnas_sdk.spaces import SearchSpace
 from hwnas_sdk.workflows.board_accuracy import board_accuracy
 from hwnas_sdk.workflows.lab import Lab
 from hwnas_sdk.workflows.measure import Target
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 KIND: Final = "trained_network"
 SCHEMA: Final = 1
@@ -70,11 +71,6 @@ class TrainedNetwork:
     def onnx(self) -> Path:
         """The ONNX file beside the weights."""
         return self.output.with_suffix(".onnx")
-
-
-def checkpoint_of(output: Path) -> Path:
-    """Where a training keeps what it needs to go on; remove it once all is done."""
-    return output.with_suffix(".checkpoint")
 
 
 def check_output(output: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.ids import plain
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.spaces import get_space
@@ -23,9 +24,9 @@ from hwnas_sdk.workflows.supernet_files import save_supernet, supernet_of
 from hwnas_sdk.workflows.train_hypernetwork import (
     REFERENCES,
     TWO,
-    checkpoint_of,
     save_hypernetwork,
 )
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 if TYPE_CHECKING:
     from hwnas_sdk.networks.supernet import SupernetConfig
@@ -175,13 +176,14 @@ def train_task_hypernetwork(
     devices = shipped_devices(space, prior, references, objectives)
     judge = InheritedJudge(space, supernet, images, devices, objectives)
     checkpoint = checkpoint_of(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     result = search_for_devices(
         space,
         response,
         devices,
         search.modnas,
-        of=_plain({"config": asdict(search.config), "response": asdict(search.response),
-                   "images": images.fingerprint(), "objectives": list(objectives)}),
+        of=plain({"config": asdict(search.config), "response": asdict(search.response),
+                  "images": images.fingerprint(), "objectives": objectives}),
         judge=judge,
         checkpoint=checkpoint,
         checkpoint_every_s=checkpoint_every_s,
@@ -215,10 +217,3 @@ def train_task_hypernetwork(
     )
     checkpoint.unlink(missing_ok=True)
     return {**answer, "supernet": str(supernet_of(output))}
-
-
-def _plain(value: Any) -> Any:
-    """As a checkpoint keeps it: tuples are lists there."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

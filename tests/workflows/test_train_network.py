@@ -23,6 +23,7 @@ from hwnas_sdk.spaces import get_space
 from hwnas_sdk.workflows import board_accuracy as boards
 from hwnas_sdk.workflows import train_network as work
 from hwnas_sdk.workflows.lab import Lab
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 SPACE = get_space("nasbench201")
 CELL = SPACE.architecture((1, 0, 1, 1, 4, 2))
@@ -80,7 +81,7 @@ def test_killed_while_training_or_later_nothing_is_lost(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, images, on_event=stop)
-    assert work.checkpoint_of(tmp_path / "net.safetensors").exists()
+    assert checkpoint_of(tmp_path / "net.safetensors").exists()
     assert not (tmp_path / "net.safetensors").exists()
     made = trained(tmp_path, images)
     assert made.output.read_bytes() == whole.output.read_bytes()

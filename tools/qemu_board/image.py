@@ -120,12 +120,12 @@ def _build_runtime() -> None:
         script = (
             'set -e; cd "$1"; mkdir mem; mount -t tmpfs tmpfs mem; mkdir mem/up mem/work mem/root; '
             'mount -t overlay overlay -o "lowerdir=$2,upperdir=mem/up,workdir=mem/work" mem/root; '
-            "mount -t proc proc mem/root/proc; mkdir mem/root/opt/packages; "
-            "cp wheels/*.whl mem/root/opt/packages; "
+            "mount -t proc proc mem/root/proc; mkdir mem/root/wheels; "
+            "cp wheels/*.whl mem/root/wheels; "
             "chroot mem/root python3 -m pip install --quiet --no-index --no-deps "
             "--break-system-packages --root-user-action=ignore "
-            '$(cd wheels && printf "/opt/packages/%s " *.whl); '  # expanded on the host
-            "rm -r mem/root/opt/packages; cp -a mem/up/usr layer/; umount mem/root/proc mem/root"
+            '$(cd wheels && printf "wheels/%s " *.whl); '  # expanded on the host
+            "rm -r mem/root/wheels; cp -a mem/up/usr layer/; umount mem/root/proc mem/root"
         )
         run([*_MORTAL, "sh", "-c", script, "layer", shop, cache_dir() / base_name()],
             timeout_s=900)  # fmt: skip

@@ -62,9 +62,9 @@ def _run(entry: Entry, *, active: bool) -> list[Rows]:
             latency = entry.fit_latency(latency_rows)
         with entry.timed("search"):
             free = everything[entry.allowed(proposals)[everything]]
-            values, sd = _predict(entry, free, accuracy, latency)
+            predicted = entry.both(accuracy, latency)(entry.contest.genotypes[free])
             rows = entry.choose(
-                free, values, sd, known=entry.attained(proposals), seed=entry.child_seed(number)
+                free, *predicted, known=entry.attained(proposals), seed=entry.child_seed(number)
             )
         proposals.append(rows)
         if number + 1 < plan.rounds:

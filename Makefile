@@ -66,10 +66,10 @@ integration: install
 	$(MAKE) integration-boards
 
 # Builds the emulated board where that is possible: eight minutes the first time (Debian packages),
-# then kept in ~/.cache/hwnas-board. In one process: the boards are shared, and they measure.
+# then kept in ~/.cache/hwnas-board. Each process has boards of its own, which its files share.
 integration-boards: install
 	$(BIN)/python tools/qemu_board build --or-skip
-	$(BIN)/pytest -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS) tests/integration
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "slow and not hardware" --durations=15 $(PYTEST_FLAGS) tests/integration
 
 board: install
 	$(BIN)/python tools/qemu_board build

@@ -10,11 +10,16 @@ al. 2015 (GD+, IGD+).
 
 from __future__ import annotations
 
+from typing import Final
+
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]  # (n, m)
+
+_LARGE_SET: Final = 64  # from which sorting one by one is faster than comparing all pairs
+_CHUNK: Final = 4_000_000  # pairs compared at once
 
 
 def non_dominated_mask(points: ArrayLike) -> NDArray[np.bool_]:
@@ -39,6 +44,38 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
     if len(values) == 0:
         return np.zeros(0, dtype=np.int64)
     return np.asarray(moocore.pareto_rank(values), dtype=np.int64)
+
+
+def dominates(first: Points, second: Points) -> NDArray[np.bool_]:
+    """Whether points of `first` dominate those of `second`, broadcast over all axes but the last.
+
+    Shapes: (..., m), (..., m) -> (...).
+    """
+    found = (first <= second).all(axis=-1) & (first < second).any(axis=-1)
+    return np.asarray(found, dtype=np.bool_)
+
+
+def ranks_of_sets(sets: Points) -> NDArray[np.int64]:
+    """As `ranks`, of many sets of one size at once, (s, k, m) -> (s, k). NaN is not looked for."""
+    n_sets, size, _ = sets.shape
+    if size > _LARGE_SET:
+        return np.array([ranks(points) for points in sets], dtype=np.int64)
+    found = np.zeros((n_sets, size), dtype=np.int64)
+    step = max(_CHUNK // max(size * size, 1), 1)
+    for start in range(0, n_sets, step):
+        found[start : start + step] = _longest_chains(sets[start : start + step])
+    return found
+
+
+def _longest_chains(sets: Points) -> NDArray[np.int64]:
+    """Length of the longest chain of dominators of each point: its rank, (s, k, m) -> (s, k)."""
+    above = dominates(sets[:, :, None, :], sets[:, None, :, :])
+    found = np.zeros(sets.shape[:2], dtype=np.int64)
+    while True:
+        deeper = np.where(above, found[:, :, None] + 1, 0).max(axis=1, initial=0)
+        if (deeper == found).all():
+            return found
+        found = deeper
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from hwnas_sdk import pareto
 
@@ -176,3 +177,24 @@ def test_wrong_shapes_and_unbounded_values_are_refused():
         pareto.hypervolume([[-np.inf, 0.0]], [1.0, 1.0])
     with pytest.raises(ValueError, match="finite"):
         pareto.gd([[np.inf, 0.0]], [[0.0, 0.0]])
+
+
+@given(
+    hnp.arrays(
+        np.int64,
+        st.tuples(st.integers(0, 4), st.integers(1, 12), st.integers(2, 3)),
+        elements=st.integers(-3, 3),
+    )
+)
+def test_ranks_of_many_sets_are_those_of_each(sets):
+    points = sets.astype(np.float64)
+    found = pareto.ranks_of_sets(points)
+    assert found.shape == sets.shape[:2]
+    for own, ranks in zip(points, found, strict=True):
+        np.testing.assert_array_equal(ranks, pareto.ranks(own))
+
+
+def test_large_sets_rank_alike():
+    points = np.random.default_rng(0).normal(size=(2, 100, 2))
+    found = pareto.ranks_of_sets(points)
+    np.testing.assert_array_equal(found, [pareto.ranks(own) for own in points])

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from bench_state import BenchState
 
 from hwnas_sdk.core.files import write_text_atomic
-from hwnas_sdk.workflows.bench_rank import draw_rank, run_bench_rank
+from hwnas_sdk.workflows.bench_rank import MEANS, draw_rank, run_bench_rank
 from hwnas_sdk.workflows.rank_protocol import LOSSES, RankBenchPlan
 from hwnas_sdk.workflows.search_protocol import HELP_UNSEEN_DEVICES
 
@@ -36,7 +37,8 @@ INTRODUCTION = """\
 Made by `python tools/rank_table.py --data DIR`; do not edit. Each figure is what
 `hwnas bench rank` prints for the options beside it; what the words mean is told in
 [Pareto ranks](predictors-rank.md). NAS-Bench-201 on CIFAR-10, {train} labelled cells per device,
-judged are all live ones. Ties of the truth are counted in the last column.
+judged are all live ones. Many of these compute the same function as a labelled cell;
+"new functions" is tau-b over the others. Ties of the truth are counted in the last column.
 """
 
 
@@ -74,7 +76,11 @@ class Part:
 _SWEPT: Final = RankBenchPlan(devices=FEW, model="network")
 PARTS: Final = (
     Part("expected rank", RankBenchPlan(independent=True), many_seeds=True),
-    Part("network", RankBenchPlan(model="network", independent=True, new_platform=True)),
+    Part(
+        "network",
+        RankBenchPlan(model="network", independent=True, new_platform=True),
+        many_seeds=True,
+    ),
     *(Part(f"{n} labels", RankBenchPlan(train=n)) for n in (100, 200, 1000, 2000, 5000)),
     Part(
         "three objectives",
@@ -92,8 +98,12 @@ PARTS: Final = (
 )
 CURVE: Final = tuple(part for part in PARTS if part.name.endswith(" labels"))
 BATCHES: Final = tuple(part for part in PARTS if part.name.startswith("batches of "))
-KEYS: Final = ("kendall", "kendall_distinct", "kendall_batch18", "normalized_hv")
-HEADS: Final = ("tau-b", "distinct ranks", "in batches of 18", "hypervolume of the best 100")
+WITHIN: Final = "kendall_within18"
+NEW: Final = "kendall_new_families"
+KEYS: Final = ("kendall", NEW, "kendall_distinct", "kendall_batch18", "normalized_hv")
+HEADS: Final = (
+    "tau-b", "new functions", "distinct ranks", "in batches of 18", "hypervolume of the best 100",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, action="append", required=True)
     parser.add_argument("--parts", help="names of parts, default: all")
-    parser.add_argument("--seeds", type=int, default=5, help="of the first part; others have one")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="of the first two parts; others have one"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "rank-table.md")
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "rank-table.json")
     parser.add_argument(
@@ -152,8 +164,9 @@ def _compared(part: Part, answer: Mapping[str, Any], seeds: int) -> list[str]:
     lines = [f"## {part.name[0].upper()}{part.name[1:]}", "", f"`{part.command}`, {many}.", ""]
     means = [f"mean {_with_target(key, answer[f'mean_{key}'])} {head}"
              for key, head in zip(KEYS, HEADS, strict=True)]  # fmt: skip
+    share = fmean(found["new_families_share"] for found in answer["devices"].values())
     lines += [
-        "; ".join(means) + ". "
+        "; ".join(means) + f". New functions are {share:.0%} of the judged cells. "
         f"Fitting one device took {answer['fit_seconds']:.0f} s, scoring all cells "
         f"{answer['score_seconds']:.2f} s, beside whatever else the machine did.",
         "",
@@ -161,29 +174,49 @@ def _compared(part: Part, answer: Mapping[str, Any], seeds: int) -> list[str]:
     if answer.get("independent"):
         other = answer["independent"]
         text = (
-            f"Independent predictors: tau-b {other['mean_kendall']:.3f}, in batches "
+            f"Independent predictors: tau-b {other['mean_kendall']:.3f}, over new functions "
+            f"{other[f'mean_{NEW}']:.3f}, in batches "
             f"{other['mean_kendall_batch18']:.3f}, hypervolume {other['mean_normalized_hv']:.4f}. "
-            f"Ahead of them on {', '.join(answer['ahead_on']) or 'no device'}; "
-            f"not on {', '.join(answer['not_ahead_on']) or 'none'}."
         )
+        ahead, behind = (", ".join(answer[key]) for key in ("ahead_on", "not_ahead_on"))
+        text += "Ahead of them on "
+        text += f"{ahead or 'no device'}; not on {behind}." if behind else "all devices."
         lines += [text, ""]
+    if "mean_kendall_within18" in answer:
+        inside = (
+            f"Asked for the ranks inside each batch of 18: {answer['mean_kendall_within18']:.3f}"
+        )
+        if answer.get("independent"):
+            other = answer["independent"]["mean_kendall_within18"]
+            inside += f", independent predictors sorted inside the batch {other:.3f}"
+        lines += [f"{inside}.", ""]
     return [*lines, *_devices(part, answer)]
 
 
 def _devices(part: Part, answer: Mapping[str, Any]) -> list[str]:
     plan = part.plan
     heads = ["device", *HEADS]
-    heads += ["independent", "gain", "seeds ahead"] if plan.independent else []
+    inside = all(WITHIN in found for found in answer["devices"].values())
+    heads += ["asked inside the batch"] if inside else []
+    heads += (
+        ["independent", "independent, new functions", "gain", "seeds ahead"]
+        if plan.independent
+        else []
+    )
+    heads += ["independent, inside the batch"] if plan.independent and inside else []
     heads += ["added in 5 epochs", "loses"] if plan.new_platform else []
     heads += ["fronts", "tied pairs of the truth"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for device, found in answer["devices"].items():
         sd = found.get("kendall_sd")
         cells = [device, f"{found['kendall']:.3f}" + (f" ({sd:.3f})" if sd else "")]
-        cells += [f"{found[key]:.3f}" for key in KEYS[1:3]] + [f"{found['normalized_hv']:.4f}"]
+        cells += [f"{found[key]:.3f}" for key in KEYS[1:-1]] + [f"{found['normalized_hv']:.4f}"]
+        cells += [f"{found[WITHIN]:.3f}"] if inside else []
         if plan.independent:
-            cells += [f"{found['independent']['kendall']:.3f}", f"{found['gain']:+.3f}"]
+            cells += [f"{found['independent'][key]:.3f}" for key in ("kendall", NEW)]
+            cells.append(f"{found['gain']:+.3f}")
             cells.append(str(found["seeds_ahead"]))
+            cells += [f"{found['independent'][WITHIN]:.3f}"] if inside else []
         if plan.new_platform:
             cells += [f"{found['new_platform']['kendall']:.3f}",
                       f"{found['new_platform_loss']:.3f}"]  # fmt: skip
@@ -209,7 +242,7 @@ def _sweep(
     lines = [f"## {title}", "", "| | " + " | ".join((*HEADS, "fit s", "command")) + " |"]
     lines.append("|---" * (len(HEADS) + 3) + "|")
     for name, part, answer in rows:
-        cells = [name, *(f"{answer[f'mean_{key}']:.3f}" for key in KEYS[:3])]
+        cells = [name, *(f"{answer[f'mean_{key}']:.3f}" for key in KEYS[:-1])]
         cells += [f"{answer['mean_normalized_hv']:.4f}", f"{answer['fit_seconds']:.0f}"]
         lines.append("| " + " | ".join([*cells, f"`{part.command}`"]) + " |")
     return [*lines, ""]
@@ -227,16 +260,15 @@ def _pictures(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if PARTS[0].name not in answers:
         return []
     whole = dict(answers[PARTS[0].name])
-    means = ("mean_kendall", "mean_kendall_batch18", "mean_normalized_hv")
     for name, over, parts in (("curve", "train", CURVE), ("batch_sizes", "batch_size", BATCHES)):
         rows = [
-            {over: getattr(part.plan, over), **{key: answers[part.name][key] for key in means}}
+            {over: getattr(part.plan, over), **{key: answers[part.name][key] for key in MEANS}}
             for part in parts
             if part.name in answers
         ]
         if rows:
             if name == "curve":
-                rows.append({over: whole["train"], **{key: whole[key] for key in means}})
+                rows.append({over: whole["train"], **{key: whole[key] for key in MEANS}})
             whole[name] = sorted(rows, key=lambda row: row[over])
     drawn = draw_rank(whole, IMAGES)
     text = {

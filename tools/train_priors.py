@@ -21,7 +21,8 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,16 @@ from hwnas_sdk.predictors.bayes import SHIPPED as PRIOR_NAME
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER
 from hwnas_sdk.predictors.encodings import structural_features
-from hwnas_sdk.predictors.metrics import Z_90, Agreement, agreement
+from hwnas_sdk.predictors.metrics import Z_90, agreement
 from hwnas_sdk.predictors.neural.accuracy_ensemble import train_ensemble
 from hwnas_sdk.predictors.neural.meta import SHIPPED as META_NAME
 from hwnas_sdk.predictors.neural.meta import MetaPredictor
 from hwnas_sdk.predictors.paths import path_blocks
 from hwnas_sdk.predictors.references import REFERENCE_SETS, d_optimal_references
 from hwnas_sdk.store.tables import BenchTables, load_tables
+from hwnas_sdk.workflows.judged_devices import judged
 from hwnas_sdk.workflows.search_protocol import HELP_UNSEEN_DEVICES
+from hwnas_sdk.workflows.train_latency import prediction_by
 from hwnas_sdk.workflows.train_meta import train_meta
 
 TRAINING_DEVICES = (
@@ -71,10 +74,12 @@ ACCURACY_SOURCE = {
 Floats = NDArray[np.float64]
 
 
-def rounded(figures: Agreement) -> dict[str, Any]:
+def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Figures for a card, to four digits."""
-    names = ("spearman", "kendall", "mape_pct", "median_ape_pct", "coverage90", "n")
-    stated = {name: getattr(figures, name) for name in names}
+    names = (
+        "spearman", "kendall", "mape_pct", "median_ape_pct", "coverage90", "n", "n_tied_pairs",
+    )  # fmt: skip
+    stated = {name: figures[name] for name in names}
     return {name: round(value, 4) for name, value in stated.items() if value is not None}
 
 
@@ -96,14 +101,13 @@ def train_latency_prior(tables: BenchTables, out: Path) -> None:
         others = {device: values for device, values in latencies.items() if device != name}
         fold = LatencyPrior.fit(features, others)
         rows = d_optimal_references(fold, features, 10)
-        prediction = fold.adapt(features[rows], latencies[name][rows]).predict(features)
-        left_out[name] = rounded(agreement(latencies[name], prediction.mean, prediction.sd))
+        left_out[name] = rounded(judged(name, latencies[name], rows, prediction_by(fold, features)))
         print(f"  without {name}: {left_out[name]}")
     mean = float(np.mean([figures["spearman"] for figures in left_out.values()]))
     print(f"latency prior: leave-one-device-out mean Spearman {mean:.4f}")
     metrics = {
         "protocol": "each training device predicted from 10 latencies by a prior and a reference "
-        "design made from the other 12",
+        "design made from the other 12, judged on its other live cells",
         "mean_spearman": round(mean, 4),
         "devices": left_out,
     }
@@ -122,16 +126,16 @@ def train_accuracy(tables: BenchTables, out: Path) -> None:
     # Networks are too sure of families they never saw: half of the held-out families set the
     # width of the interval, the other half judge it.
     calibrate = np.isin(families, held[::2])
-    judged = test & ~calibrate
+    judging = test & ~calibrate
     ensemble = train_ensemble(features[~test], error[~test], seed=0)
     mean, sd = ensemble.predict((features[calibrate],))
     z = np.abs(to_target(error[calibrate]) - mean) / sd
     widening = float(np.quantile(z, 0.9)) / Z_90
     judge = AccuracyModel(replace(ensemble, widening=widening))
-    prediction = judge.predict(genotypes[judged])
-    held_out = rounded(agreement(error[judged], prediction.mean, prediction.sd))
+    prediction = judge.predict(genotypes[judging])
+    held_out = rounded(asdict(agreement(error[judging], prediction.mean, prediction.sd)))
     held_out["mean_absolute_error_pct_points"] = round(
-        float(np.abs(prediction.mean - error[judged]).mean()), 4
+        float(np.abs(prediction.mean - error[judging]).mean()), 4
     )
     print(f"accuracy, held-out families: {held_out}, sd widened by {widening:.2f}")
     model = AccuracyModel(replace(train_ensemble(features, error, seed=0), widening=widening))
@@ -142,7 +146,7 @@ def train_accuracy(tables: BenchTables, out: Path) -> None:
         "relative to the error. The recipe was the best of eight tried on these same families, "
         "which flatters the figures slightly (Kendall of the eight: .906 to .917)",
         "held_out_families": held_out,
-        "fit_on_all": rounded(agreement(error, prediction.mean, prediction.sd)),
+        "fit_on_all": rounded(asdict(agreement(error, prediction.mean, prediction.sd))),
     }
     model.save(out / f"{ACCURACY_NAME}.safetensors", data=ACCURACY_SOURCE, metrics=metrics)
 
@@ -158,9 +162,9 @@ def train_meta_predictor(data: Path, out: Path) -> None:
 def write_meta_card(path: Path, figures: dict[str, dict[str, Any]]) -> None:
     """Write a trained network again with its source and rounded figures."""
     metrics = {
-        "protocol": "each unseen device told by the paper's ten references, judged on all live "
-        "cells",
-        "devices": {name: rounded(Agreement(**row)) for name, row in figures.items()},
+        "protocol": "each unseen device told by the paper's ten references, judged on its "
+        "other live cells",
+        "devices": {name: rounded(row) for name, row in figures.items()},
     }
     MetaPredictor.load(path).save(path, data=LATENCY_SOURCE, metrics=metrics)
 

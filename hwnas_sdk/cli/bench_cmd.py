@@ -17,6 +17,9 @@ VERBS = {
     "measure": LazyVerb(
         "bench_measure_cmd:measure", "Speed and repeatability of measuring on a device."
     ),
+    "layers": LazyVerb(
+        "bench_layers_cmd:layers", "Sums of measured layers against whole networks, on a device."
+    ),
     "simulator": LazyVerb(
         "bench_simulator_cmd:simulator", "A simulated accelerator against its published table."
     ),
@@ -27,6 +30,7 @@ VERBS = {
 def bench() -> None:
     """Check this package's claims on public tables or on your own board.
 
-    A bench fits its predictors from what its options name and from nothing else: no shipped
-    weights, and no more of an unseen device's column than --samples says.
+    A bench on tables fits its predictors from what its options name and from nothing else: no
+    shipped weights, and no more of an unseen device's column than --samples says. 'layers' judges
+    the shipped prior, on a device that no table has.
     """

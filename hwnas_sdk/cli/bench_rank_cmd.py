@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hwnas_sdk.cli.bench_options import devices_option, draw_figures, plots_option
 from hwnas_sdk.cli.context import App
 from hwnas_sdk.cli.options import data_option, names, verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 # Those of workflows.rank_protocol, which is too heavy to import for help; a test compares them.
 MODELS = ("posterior", "network")
@@ -17,15 +24,45 @@ OBJECTIVES = ("error,latency", "error,energy", "error,latency,energy")
 _COLUMNS = (
     "kendall",
     "kendall_sd",
+    "kendall_new_families",
     "kendall_distinct",
     "kendall_batch18",
-    "kendall_new_families",
+    "kendall_within18",
     "normalized_hv",
     "n",
     "n_tied_pairs",
-    "gain",
-    "ahead",
 )
+_INDEPENDENT = ("independent", "independent_new_families", "gain", "ahead")
+
+
+def chosen_model(model: str | None, **of_network: object) -> str:
+    """The model that is meant: the network when an option of its own is given (not None).
+
+    Raises: UsageError for such an option beside the posterior.
+    """
+    given = [
+        f"--{name.replace('_', '-')}" for name, value in of_network.items() if value is not None
+    ]
+    if model == "posterior" and given:
+        raise click.UsageError(f"{' and '.join(given)}: only with --model network")
+    return model or ("network" if given else "posterior")
+
+
+def model_option(others: str) -> Callable[[FC], FC]:
+    """``--model NAME``; `others` are the options that mean the network without it."""
+    return click.option(
+        "--model",
+        type=click.Choice(MODELS),
+        help="Expected rank under a posterior (ours), or the paper's network.  "
+        f"[default: posterior; network when {others} is given]",
+    )
+
+
+def loss_option() -> Callable[[FC], FC]:
+    """``--loss NAME`` of the network."""
+    return click.option(
+        "--loss", type=click.Choice(LOSSES), help="Loss of the network.  [default: listwise]"
+    )
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -51,17 +88,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     show_default=True,
     help="Architectures whose error and costs the model sees.",
 )
-@click.option(
-    "--model",
-    type=click.Choice(MODELS),
-    help="Expected rank under a posterior (ours), or the paper's network.  "
-    "[default: posterior; network when --loss or --batch-size is given]",
-)
-@click.option(
-    "--loss",
-    type=click.Choice(LOSSES),
-    help="Loss of the network.  [default: listwise]",
-)
+@model_option("--loss or --batch-size")
+@loss_option()
 @click.option("--batch-size", type=click.IntRange(min=2), help="Of the network.  [default: 18]")
 @click.option(
     "--seeds",
@@ -127,23 +155,24 @@ def rank(
 ) -> None:
     """Learn a score from a few labels and compare it with the Pareto ranks of the whole table.
 
-    'kendall' is tau-b over all live cells, 'kendall_distinct' counts pairs of different rank only,
-    'kendall_batch18' those inside batches of 18. 'normalized_hv' is of the 100 best-scored cells,
+    'kendall' is tau-b over all live cells, 'kendall_new_families' over those whose function no
+    labelled cell computes: the rest may have been told. 'kendall_distinct' counts pairs of
+    different rank only,
+    'kendall_batch18' those inside batches of 18, 'kendall_within18' the same when the model is
+    asked for the ranks inside that batch. 'normalized_hv' is of the 100 best-scored cells,
     relative to the true front; see 'bench search' for its protocol.
     """
     from hwnas_sdk.workflows.bench_rank import run_bench_rank
     from hwnas_sdk.workflows.rank_protocol import RankBenchPlan
     from hwnas_sdk.workflows.search_protocol import HELP_UNSEEN_DEVICES
 
-    network_wanted = loss is not None or batch_size is not None
-    if model == "posterior" and network_wanted:
-        raise click.UsageError("--loss and --batch-size are the network's: use --model network")
+    chosen = chosen_model(model, loss=loss, batch_size=batch_size)
     app.starts_over = True
     plan = RankBenchPlan(
         devices=tuple(dict.fromkeys(devices or HELP_UNSEEN_DEVICES)),
         train=train,
-        model=model or ("network" if network_wanted else "posterior"),
-        loss=loss or "listwise",
+        model=chosen,
+        loss=loss or LOSSES[0],
         batch_size=batch_size,
         seeds=seeds,
         metrics=tuple(objectives.split(",")[1:]),
@@ -159,4 +188,18 @@ def rank(
         plots=plots,
         on_event=app.progress,
     )
-    app.show(answer, lambda console: draw_figures(console, answer, _COLUMNS))
+    app.show(answer, lambda console: _draw(console, answer))
+
+
+def _draw(console: Console, answer: Mapping[str, Any]) -> None:
+    """Tau-b of the independent predictors, where they were asked for, in the score's own row."""
+    devices = {}
+    for name, figures in answer["devices"].items():
+        other = figures.get("independent", {})
+        devices[name] = {
+            **figures,
+            "independent": other.get("kendall"),
+            "independent_new_families": other.get("kendall_new_families"),
+        }
+    columns = _COLUMNS + _INDEPENDENT if "independent" in answer else _COLUMNS
+    draw_figures(console, {**answer, "devices": devices}, columns)

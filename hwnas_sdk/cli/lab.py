@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hwnas_sdk.cli.context import App
+from hwnas_sdk.cli.options import prior_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,6 +100,7 @@ def search_options(function: FC) -> FC:
                 help="Scores of method rank, a file of 'hwnas train rank' for this device.  "
                 "[default: the expected rank under what the profile says]",
             ),
+            prior_option(),
             click.option(
                 "--objectives",
                 default="error,latency",
@@ -147,6 +150,7 @@ def make_search_plan(options: Mapping[str, Any], *, seed: int) -> SearchPlan:
         method=options["method"],
         hypernetwork=options["hypernetwork"],
         ranker=options["ranker"],
+        prior=options["prior"],
         objectives=tuple(part.strip() for part in options["objectives"].split(",")),
         candidates=options["candidates"],
         max_latency_ms=options["max_latency_ms"],
@@ -209,14 +213,32 @@ def draw_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
             *(("predicted mJ", f"{word} mJ") if has_energy else ()), "front", "flags",
         )  # fmt: skip
         console.print(table(columns, rows, title=f"round {verdict.round}"))
-        n = sum(row.measured_ms is not None for row in verdict.candidates)
         console.print(
-            f"{n} of {len(verdict.candidates)} {word}; predicted vs {word}: "
+            f"{verdict.n_measured} of {len(verdict.candidates)} {word}; predicted vs {word}: "
             f"Spearman {_figure(verdict.spearman)}, Kendall {_figure(verdict.kendall)}, "
             f"mean error {_figure(verdict.mape_pct, 1)} %; "
             f"{len(verdict.dominated_after_measuring)} fell off the front",
             markup=False,
         )
+        if hint := why_not_measured(verdict):
+            console.print(hint, markup=False)
+
+
+def why_not_measured(verdict: Verdict) -> str:
+    """What spoilt most of the candidates that have no valid measurement, and what to do; or ""."""
+    from hwnas_sdk.core.flags import INVALIDATING, UNSTEADY
+
+    missing = [row for row in verdict.candidates if row.measured_ms is None]
+    if not missing:
+        return ""
+    said = f"{len(missing)} without a valid measurement"
+    spoilt = Counter(flag for row in missing for flag in row.flags if flag in INVALIDATING)
+    if not spoilt:  # the runtime refused or crashed, and such a record has no flag
+        return f"{said}: they failed on the device"
+    flag, n = spoilt.most_common(1)[0]
+    said += f", {n} of them {flag}: {INVALIDATING[flag]}"
+    busy = "; 'hwnas doctor' says what disturbs, on a quiet machine the same command gets more"
+    return said + (busy if flag in UNSTEADY else "")
 
 
 _ORIGIN_WORDS: Mapping[str, str] = {

@@ -110,6 +110,7 @@ def loop(
         "device": session.spec.name,
         "run": result.run.id,
         "stopped": result.stopped,
+        "prior": None if search.prior is None else str(search.prior),
         "board_s": result.board.wall_s,
         "hypervolume_union": union_hypervolume(result.verdicts),
         "rounds": [verdict_to_mapping(verdict) for verdict in result.verdicts],

@@ -91,13 +91,13 @@ def measure(
             code="bad_batch",
             hint="export the file with another batch, or fix a dynamic one with --fix-dim N=4",
         )
-    n_parts = _n_parts(networks, folded=folded) if layers else len(networks)
-    estimate_s = n_parts * chosen.estimated_s()
+    parts = n_parts(networks, folded=folded) if layers else len(networks)
+    estimate_s = parts * chosen.estimated_s()
     if dry_run:
         if ":" not in device:
             app.inventory().get(device)
         shown = [str(network) for network in targets]
-        plan = {"device": device, "targets": shown, "n_networks": n_parts,
+        plan = {"device": device, "targets": shown, "n_networks": parts,
                 "settings": settings, "runtime": runtime, "threads": threads, "folded": folded,
                 "estimated_board_s": estimate_s}  # fmt: skip
         show_plan(app, plan)
@@ -105,7 +105,7 @@ def measure(
     lab = open_lab(app)
     session = lab.device(device)
     warn_untuned(app, session, chosen)
-    announce(app, n_parts, estimate_s, session)
+    announce(app, parts, estimate_s, session)
     if layers:
         from hwnas_sdk.cli.layers_view import measure_layers_and_show
 
@@ -168,9 +168,9 @@ def _architectures(networks: Sequence[Architecture | Path | str]) -> list[Archit
     return list(dict.fromkeys(found))
 
 
-def _n_parts(networks: Sequence[Architecture | Path | str], *, folded: bool) -> int:
+def n_parts(networks: Sequence[Architecture | Path | str], *, folded: bool) -> int:
     """How many networks --layers measures: the networks, their different layers, and nothing."""
-    from hwnas_sdk.predictors.layers import unique_layers
+    from hwnas_sdk.core.unique_layers import unique_layers
     from hwnas_sdk.spaces import get_space
 
     found = _architectures(networks)

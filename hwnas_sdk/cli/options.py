@@ -111,6 +111,17 @@ def folded_option(*, default: bool) -> Callable[[FC], FC]:
     )
 
 
+def prior_option() -> Callable[[FC], FC]:
+    """``--prior FILE``: what is known about devices, instead of what ships."""
+    return click.option(
+        "--prior",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="What is known about devices, a file of 'hwnas train latency'.  [default: the "
+        "shipped prior]",
+    )
+
+
 def data_option() -> Callable[[FC], FC]:
     """``--data DIR``, several times: later folders add devices to earlier ones."""
     return click.option(

@@ -19,10 +19,13 @@ from hwnas_sdk.cli.lab import (
     shown_arch,
     warn_untuned,
 )
-from hwnas_sdk.cli.options import dry_run_option, seed_option, verb
+from hwnas_sdk.cli.options import dry_run_option, prior_option, seed_option, verb
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_PRECISION_PCT = 3.0
+_MAX_NETWORKS = 20
 
 
 @click.command(short_help="Measure the reference networks on a device.")
@@ -30,9 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--references",
     type=click.Choice(["ours", "paper", "both"]),
-    default="ours",
-    show_default=True,
-    help="Reference set: ours (10 networks, designed for prediction), the papers' ten, or both.",
+    help="Reference set: ours (10 networks, designed for prediction), the papers' ten, or both.  "
+    "[default: ours]",
 )
 @click.option(
     "--active",
@@ -43,17 +45,14 @@ if TYPE_CHECKING:
     "--precision",
     "precision_pct",
     type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
     metavar="PCT",
-    help="With --active: stop when the typical prediction is this certain (standard deviation).",
+    help="With --active: stop when a typical prediction is this certain (standard deviation), not "
+    f"before 10 networks.  [default: {_PRECISION_PCT:g}]",
 )
 @click.option(
     "--max-networks",
     type=click.IntRange(min=5),
-    default=20,
-    show_default=True,
-    help="With --active: measure no more than this many.",
+    help=f"With --active: measure no more than this many.  [default: {_MAX_NETWORKS}]",
 )
 @click.option(
     "-o",
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     help="Also write the profile as YAML, the form of the shipped profiles.",
 )
 @click.option("--energy", is_flag=True, help="Measure energy too; needs a power sensor.")
+@prior_option()
 @runtime_option()
 @settings_options
 @seed_option()
@@ -71,12 +71,13 @@ def profile(
     app: App,
     *,
     name: str,
-    references: str,
+    references: str | None,
     active: bool,
-    precision_pct: float,
-    max_networks: int,
+    precision_pct: float | None,
+    max_networks: int | None,
     output: Path | None,
     energy: bool,
+    prior: Path | None,
     runtime: str,
     settings: str,
     threads: int,
@@ -85,13 +86,23 @@ def profile(
 ) -> None:
     """Measure the reference networks on device NAME, store and print its profile.
 
-    Searches and predictions for the device start from its newest profile. Interrupted, the same
-    command continues.
+    Searches and predictions for the device start from its newest profile. --prior is what --active
+    chooses by, and what says whether the device is like the known ones; the measurements do not
+    depend on it. Interrupted, the same command continues.
     """
+    from hwnas_sdk.workflows.priors import load_prior
     from hwnas_sdk.workflows.profile import reference_architectures
     from hwnas_sdk.workflows.profile_file import save_profile
 
+    if active and references is not None:
+        raise click.UsageError("--active chooses the networks itself: leave out --references")
+    if not active and (precision_pct is not None or max_networks is not None):
+        raise click.UsageError("--precision and --max-networks end an active profile: add --active")
+    references = references or "ours"
+    precision_pct = precision_pct or _PRECISION_PCT
+    max_networks = max_networks or _MAX_NETWORKS
     chosen = make_settings(settings, threads, runtime=runtime, energy=energy)
+    known_devices = load_prior(prior)
     n = max_networks if active else len(reference_architectures(references))
     estimate_s = n * chosen.estimated_s()
     if dry_run:
@@ -111,11 +122,11 @@ def profile(
 
         result = profile_actively(
             lab, session, settings=chosen, precision_pct=precision_pct, max_networks=max_networks,
-            seed=seed,
+            seed=seed, prior=None if prior is None else known_devices,
         )  # fmt: skip
     else:
         result = lab.profile(session, references=references, settings=chosen, seed=seed)
-    doubt = lab.beliefs(session, runtime=runtime).warning()
+    doubt = lab.beliefs(session, runtime=runtime, prior=known_devices).warning()
     if doubt:
         app.note(f"warning: {doubt}")
     if output is not None:
@@ -164,10 +175,15 @@ def profile(
 
 def _why_it_ended(selection: Mapping[str, Any]) -> str:
     """One line on the precision of an active profile."""
+    from hwnas_sdk.workflows.beliefs import SURPRISING
+
+    asked, reached = selection["precision_pct"], selection["reached_pct"]
     why = "as asked for"
     if selection["stopped"] != "precision":
-        why = f"the budget is spent (asked for: {selection['precision_pct']:g} %)"
+        why = f"the budget is spent (asked for: {asked:g} %)"
+        if selection["surprise"] < SURPRISING:
+            why = "not to be relied on, as it looks like no known device; the budget is spent"
     return (
-        f"{selection['n_networks']} networks; the typical prediction is certain to "
-        f"{selection['reached_pct']:.1f} %: {why}"
+        f"{selection['n_networks']} networks; a typical prediction is certain to "
+        f"{reached:.1f} %: {why}"
     )

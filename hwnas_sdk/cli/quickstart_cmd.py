@@ -68,7 +68,7 @@ def quickstart(
         "machine": session.spec.machine,
         "reference_measurements": len(result.profile.architectures),
         "candidates": len(result.fronts[-1].candidates),
-        "verified": sum(row.measured_ms is not None for row in verdict.candidates),
+        "verified": verdict.n_measured,
         "spearman_predicted_vs_measured": verdict.spearman,
         "kendall_predicted_vs_measured": verdict.kendall,
         "mape_pct": verdict.mape_pct,

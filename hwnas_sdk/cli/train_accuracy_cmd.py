@@ -59,11 +59,11 @@ def accuracy(
 ) -> None:
     """Train an ensemble of small networks on the errors of NAS-Bench-201 cells.
 
-    Judged on function families it did not see; then trained once more on all labels.
+    Judged on function families it did not see; then trained once more on all labels. Killed, the
+    same command continues.
     """
     from hwnas_sdk.workflows.train_accuracy import train_accuracy
 
-    app.starts_over = True
     answer = train_accuracy(
         output,
         data_dirs=data,

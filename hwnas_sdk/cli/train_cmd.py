@@ -10,6 +10,9 @@ VERBS = {
     "accuracy": LazyVerb(
         "train_accuracy_cmd:accuracy", "Predicts the error of a trained architecture."
     ),
+    "latency": LazyVerb(
+        "train_latency_cmd:latency", "What searches know about devices (any --prior)."
+    ),
     "meta": LazyVerb("train_meta_cmd:meta", "Predicts any device from ten of its latencies."),
     "hypernetwork": LazyVerb(
         "train_hypernetwork_cmd:hypernetwork", "Proposes networks for any device (MODNAS)."

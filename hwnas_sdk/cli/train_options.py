@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hwnas_sdk.cli.context import App
-from hwnas_sdk.core.errors import MissingExtraError
+from hwnas_sdk.cli.options import names
+from hwnas_sdk.core.extras import needs_torch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,20 +44,45 @@ def data_dir_option() -> Callable[[FC], FC]:
 
 
 def torch_device_option(
-    text: str = "Where torch trains: cpu, cuda, cuda:1, mps.",
+    text: str = "Where torch trains: cpu, cuda, cuda:1, mps; auto is cuda where there is one.",
+    *,
+    default: str | None = "cpu",
 ) -> Callable[[FC], FC]:
-    """``--torch-device NAME``."""
+    """``--torch-device NAME``; a default of None tells what was not asked for."""
     return click.option(
-        "--torch-device", default="cpu", show_default=True, metavar="NAME", help=text
+        "--torch-device",
+        default=default,
+        show_default=default is not None,
+        metavar="NAME",
+        help=text,
+    )
+
+
+def judged_devices_option() -> Callable[[FC], FC]:
+    """``--devices A,B``: they judge and teach nothing."""
+    return click.option(
+        "--devices",
+        callback=names,
+        metavar="A,B,..",
+        help="Devices to judge the result on; they teach it nothing.",
+    )
+
+
+def metric_option() -> Callable[[FC], FC]:
+    """``--metric latency|energy`` of the tables."""
+    return click.option(
+        "--metric",
+        type=click.Choice(["latency", "energy"]),
+        default="latency",
+        show_default=True,
+        help="Which table of the devices is learned.",
     )
 
 
 def need_torch(purpose: str) -> None:
     """Raise MissingExtraError without torch."""
-    try:
+    with needs_torch(purpose):
         import torch  # noqa: F401
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("torch", "torch", purpose=purpose) from exc
 
 
 def show_trained(app: App, answer: Mapping[str, Any], *, left_out: tuple[str, ...] = ()) -> None:
@@ -68,5 +94,22 @@ def show_trained(app: App, answer: Mapping[str, Any], *, left_out: tuple[str, ..
         hidden = {"metrics", *left_out}
         shown = {name: value for name, value in answer.items() if name not in hidden}
         console.print(facts({**shown, **answer["metrics"]}))
+
+    app.show(answer, draw)
+
+
+def show_judged(app: App, answer: Mapping[str, Any]) -> None:
+    """Show the answer; for people a row per judged device, with the ties its tau-b counts."""
+
+    def draw(console: Console) -> None:
+        from hwnas_sdk.cli.render import facts, table
+
+        columns = ("spearman", "kendall", "median_ape_pct", "n", "n_tied_pairs")
+        rows = [
+            (name, *(row[column] for column in columns)) for name, row in answer["metrics"].items()
+        ]
+        if rows:
+            console.print(table(("device", *(c.replace("_", " ") for c in columns)), rows))
+        console.print(facts({"model": answer["model"], "sha256": answer["weights_sha256"]}))
 
     app.show(answer, draw)

@@ -28,8 +28,11 @@ INVALIDATING: dict[str, str] = {
     "lease_lost": "somebody else took the board during the run",
 }
 
+UNSTEADY = frozenset({"contended", "steal", "sentinel_drift", "ci_too_wide"})
+"""Of those, what a busy machine does to a measurement."""
+
 INFORMATIVE: dict[str, str] = {
-    "imprecise": "the confidence interval is wider than asked for (but below 10 %)",
+    "imprecise": "the confidence interval is wider than asked for (below 10 %, unless emulated)",
     "warmup_unstable": "the warm-up ended before two groups agreed",
     "outliers_high": "more than 2 % of the samples lie far from the median",
     "bimodal": "the block medians form two groups more than 5 % apart",

@@ -254,3 +254,8 @@ class Verdict:
     energy_spearman: float | None = None
     energy_mape_pct: float | None = None
     origin: Origin = "measured"
+
+    @property
+    def n_measured(self) -> int:
+        """Candidates with a valid measurement."""
+        return sum(row.measured_ms is not None for row in self.candidates)

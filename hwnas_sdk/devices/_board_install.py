@@ -202,7 +202,22 @@ def _uninstall(site: str, distribution: str) -> None:
             target = os.path.normpath(os.path.join(site, path))
             if target.startswith(site + os.sep) and os.path.isfile(target):
                 os.unlink(target)
+                _remove_byte_code(target)
         shutil.rmtree(info, ignore_errors=True)
+
+
+def _remove_byte_code(source: str) -> None:
+    """Remove what Python compiled from `source`, which no record names.
+
+    It would be taken for the next version's as well, where that has the same size and the same
+    second of its clock: after a quick second setup, or on a board whose clock starts anew.
+    """
+    folder, name = os.path.split(source)
+    stem, suffix = os.path.splitext(name)
+    if suffix == ".py":
+        pattern = os.path.join(glob.escape(folder), "__pycache__", glob.escape(stem) + ".*.pyc")
+        for path in glob.glob(pattern):
+            os.unlink(path)
 
 
 def _normal(name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwnas_sdk.core import stats
 from hwnas_sdk.devices.jobs import Block, JobResult
-from hwnas_sdk.devices.records import cpu_wall_ratio
+from hwnas_sdk.devices.record_flags import cpu_wall_ratio
 
 CPU_WALL_QUIET: Final = 0.98
 SENTINEL_CV_QUIET: Final = 0.01

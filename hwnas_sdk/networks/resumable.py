@@ -1,4 +1,4 @@
-"""Checkpoints and seeds of everything that trains with torch.
+"""Checkpoints, seeds and the place of everything that trains with torch.
 
 A checkpoint is written whole or not at all, holds tensors and plain values only, and names what it
 belongs to; a training that is killed and repeated finds its own, and refuses another's.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.errors import ConfigError, ModelError
 from hwnas_sdk.core.files import write_bytes_atomic
 
 
@@ -62,6 +62,27 @@ def load_checkpoint(
             code="other_checkpoint",
             hint="delete it to start over, or name another file",
         )
+
+
+def chosen_torch_device(name: str) -> torch.device:
+    """Where torch shall work: a place by torch's name, or "auto", cuda where there is one.
+
+    "auto" never means mps, which has no numbers of 64 bits.
+
+    Raises: ConfigError (``unknown_torch_device``) for a place that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # a name may be right and the place still missing
+    except (RuntimeError, AssertionError) as exc:  # CPU builds assert that they are not others
+        raise ConfigError(
+            f"torch cannot work on {name!r}: {str(exc).splitlines()[0]}",
+            code="unknown_torch_device",
+            hint="cpu always works; cuda and mps need torch built for them",
+        ) from exc
+    return device
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""What every transfer model is given, checked once and the same way."""
+"""What every transfer model is given, checked once and the same way.
+
+Transfer models describe NAS-Bench-201; `registry.transfer_model` refuses them to another space.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
-from hwnas_sdk.predictors.graphs import checked_genotypes
-from hwnas_sdk.spaces import get_space
+from hwnas_sdk.predictors.encodings import checked_cells
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_NB201 = "nasbench201"
-
-
-def checked_cells(genotypes: NDArray[np.integer]) -> Ints:
-    """NAS-Bench-201 genotypes as (n, 6) int64. Raises: SpaceError."""
-    return checked_genotypes(get_space(_NB201), genotypes)
+__all__ = ["checked_cells", "checked_known", "checked_samples"]
 
 
 def checked_known(

@@ -10,6 +10,12 @@ uncertain about.
 Everything is determined by the measurements and the seed: a search that was interrupted chooses
 the same networks again.
 
+It ends on a precision: how far the latency of a typical network lies from its prediction. Scatter
+that the measurements' own intervals do not explain counts in full, because with a few networks
+nobody can tell a noisy device from one the model does not fit. Among the 13 training devices left
+out one at a time, that agreed with the error better than the doubt about the mean alone, the same
+times the size of leave-one-out or one-step-ahead residuals, and the same times 1.5.
+
 Source: integrated variance (I-optimality; Cohn 1996).
 """
 
@@ -22,14 +28,18 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.bayes import LatencyModel
+from hwnas_sdk.predictors.latency_model import LatencyModel
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 N_START: Final = 5
+MIN_NETWORKS: Final = 10
+"""No precision is believed before this many networks are measured."""
+
 _N_TARGETS: Final = 512
 _N_CANDIDATES: Final = 2048
+_LEAST_MS: Final = 1e-12
 
 
 def next_network(
@@ -61,15 +71,13 @@ def next_network(
 def uncertainty_pct(
     posterior: LatencyModel, features: Floats, *, eligible: Bools, seed: int = 0
 ) -> float:
-    """Median relative standard deviation of the mean latency of typical networks, in percent.
+    """Median relative standard deviation of typical networks' latency, in percent.
 
-    It is that of the mean, not of one more measurement: noise does not count. Shapes: as above.
+    It is that of the latency itself, with what the model does not explain of it, and without the
+    error of one more measurement that its interval states. Shapes: as above.
     """
-    x = features[_targets(eligible, seed)]
-    standard = posterior.prior.standardise(x)
-    variance = np.einsum("nf,fg,ng->n", standard, posterior.covariance, standard, optimize=True)
-    mean = np.maximum(standard @ posterior.weights, 1e-6)
-    return float(100.0 * np.median(np.sqrt(np.maximum(variance, 0.0)) / mean))
+    prediction = posterior.predict(features[_targets(eligible, seed)])
+    return float(100.0 * np.median(prediction.sd / np.maximum(prediction.mean, _LEAST_MS)))
 
 
 def _targets(eligible: Bools, seed: int) -> NDArray[np.int64]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.predictors._additive import additive_design
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
-from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, structural_features
+from hwnas_sdk.predictors.encodings import FEATURE_NAMES, structural_features
 from hwnas_sdk.predictors.metrics import spearman
 from hwnas_sdk.predictors.prediction import Prediction
 
@@ -68,9 +70,16 @@ class _Counts:
     costs: ClassVar[Mapping[str, float]]
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Nothing is learned from known devices; they are checked."""
-        del seed
+        del seed, on_event
         checked_known(genotypes, known)
         return cls()
 
@@ -107,9 +116,16 @@ class AdditiveCosts:
     """
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Nothing is learned from known devices; they are checked."""
-        del seed
+        del seed, on_event
         checked_known(genotypes, known)
         return cls()
 
@@ -120,13 +136,8 @@ class AdditiveCosts:
         del rel_sd
         cells, y = checked_samples(genotypes, values)
         level = float(y.mean())
-        costs, _ = optimize.nnls(self._design(cells), y / level)
-        return Formula(lambda rows: level * (self._design(rows) @ costs))
-
-    @staticmethod
-    def _design(cells: Ints) -> Floats:
-        counts = structural_features(cells)[:, FEATURE_GROUPS["raw_counts"]]
-        return np.column_stack([np.ones(len(cells)), counts])
+        costs, _ = optimize.nnls(additive_design(structural_features(cells)), y / level)
+        return Formula(lambda rows: level * (additive_design(structural_features(rows)) @ costs))
 
 
 class _KnownColumns:
@@ -137,9 +148,16 @@ class _KnownColumns:
         self._row_of = {tuple(cell): row for row, cell in enumerate(cells.tolist())}
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Keep the known devices' columns. Raises: ModelError without a device."""
-        del seed
+        del seed, on_event
         cells, columns = checked_known(genotypes, known)
         if not columns:
             raise ModelError("no known device to carry values from")

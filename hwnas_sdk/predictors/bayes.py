@@ -3,17 +3,20 @@
 Model, in units of the device's own scale s (a robust typical latency):
 
     y_i / s = x_i' w + m(x_i) * noise * eps_i,      m(x) = x' mu,   eps_i ~ N(0, 1)
-    w ~ N(mu, a^2 mu mu' + (t alpha)^2 cov(known devices) + b^2 diag(group variances))
+    w ~ N(mu, a^2 mu mu' + (t alpha)^2 cov(known devices) + b^2 diag(group variances)),   or
+    w ~ N(mu, a^2 mu mu' + c^2 diag(1 for counts of operators, 0 beside them))
 
 `mu` and the covariance come from the known devices' fitted weights: a new device is mostly a
 mixture of known ones, at its own scale (a). The diagonal lets it differ in ways no known device
 does; the group variances were learned by leave-one-device-out and leave-one-family-out prediction
-among the 13 training devices (docs/design.md). How much noise the device has, how far it lies
-from the known ones (t) and how much it deviates on its own (b) is not fixed but integrated over a
-grid, weighted by the marginal likelihood of its measurements times a prior. The noise prior is that
-of the known devices whose references look alike, and wide for a device unlike all of them. Noise is
-relative: timing scatter grows with the time. Disturbed measurements, and networks from which a
-converter removed dead operators, are averaged out, see `_posterior`.
+among the 13 training devices (docs/design.md). The second line is a device like none of them that
+is a sum of costs per operator. How much noise the device has, how far it lies from the known ones
+(t), how much it deviates on its own (b) and what a sum may cost (c) is not fixed but integrated
+over a grid, weighted by the marginal likelihood of its measurements times a prior. The noise prior
+is that of the known devices whose references look alike, and wide for a device unlike all of them.
+Noise is relative: timing scatter grows with the time. Disturbed measurements, and networks from
+which a converter removed dead operators, are averaged out, see `_posterior`. A device whose values
+are exactly a sum of costs per operator (a simulator) is recognised and answered: see `_additive`.
 
 The grid mixture is kept as one weight mean and covariance, which are exact for the mean and the
 variance of every prediction.
@@ -31,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors._additive import EXACT_REL, RESOLUTION, exact_posterior
 from hwnas_sdk.predictors._posterior import (
     Posterior,
     PriorParts,
@@ -40,7 +44,7 @@ from hwnas_sdk.predictors._posterior import (
 from hwnas_sdk.predictors._ridge import Ridge, standardisation
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, FEATURE_NAMES, N_FEATURES
-from hwnas_sdk.predictors.prediction import Prediction
+from hwnas_sdk.predictors.latency_model import LatencyModel
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -53,37 +57,9 @@ _MAD: Final = 0.6745  # median absolute deviation of a standard normal variable
 _UNLIKE: Final = 0.3  # weight of a device like none, where a known one at distance 0 has 1
 _SCALE_QUANTILES: Final = (0.5, 0.25, 0.75)
 _CLEARLY_BETTER: Final = 3.0  # log of the evidence ratio that makes another scale than the middle
+# No public column has a live network below .23 times the fastest of ten; this is well under it.
+_LEAST_SHARE: Final = 0.1
 _FLOOR: Final = 0.05  # m(x) is held above this share of the scale
-
-
-@dataclass(frozen=True)
-class LatencyModel:
-    """One device's latency model; `scale_ms` turns shares into milliseconds."""
-
-    prior: LatencyPrior
-    weights: Floats  # (F,)
-    covariance: Floats  # (F, F)
-    noise_variance: float  # of the relative noise
-    scale_ms: float
-    n_samples: int
-    outlier_probability: Floats  # of each measurement, (n_samples,)
-
-    @property
-    def noise_rel(self) -> float:
-        """Estimated relative noise of one measurement (root mean square over the grid)."""
-        return float(np.sqrt(self.noise_variance))
-
-    def predict(self, features: Floats) -> Prediction:
-        """Mean and sd of a measured latency, noise included.
-
-        Shapes: features (n, F) -> two (n,). Unit: that of the measurements (ms).
-        """
-        x = self.prior.standardise(features)
-        mean = x @ self.weights
-        variance = np.einsum("nf,nf->n", x @ self.covariance, x)
-        typical = self.prior.typical(x)
-        variance = np.maximum(variance, 0.0) + self.noise_variance * typical**2
-        return Prediction(mean * self.scale_ms, np.sqrt(variance) * self.scale_ms)
 
 
 @dataclass(frozen=True)
@@ -201,12 +177,21 @@ class LatencyPrior:
         # lie on either side: the evidence decides between scales (it has one factor s per row).
         ratios = np.log(y / self.typical(x))
         scales = np.exp(np.quantile(ratios, _SCALE_QUANTILES))  # the middle one first
-        foldable = np.asarray(features)[:, FEATURE_NAMES.index("dead_edges")] > 0
-        answers = [self._at_scale(x, y, known, foldable, float(scale)) for scale in scales]
-        evidence = np.array([answer.log_evidence for answer in answers]) - len(y) * np.log(scales)
-        evidence[0] += _CLEARLY_BETTER
-        best = int(np.argmax(evidence))
-        posterior, scale = answers[best], float(scales[best])
+        posterior, scale = None, float(scales[0])
+        if known.max() <= EXACT_REL:  # values that may be off by more cannot show an exact sum
+            unscaled = np.asarray(features, dtype=np.float64)
+            posterior = exact_posterior(
+                unscaled, y / scale, mean=self.mean, center=self.center, stretch=self.scale
+            )
+        resolution = 0.0 if posterior is None else RESOLUTION
+        if posterior is None:
+            foldable = np.asarray(features)[:, FEATURE_NAMES.index("dead_edges")] > 0
+            answers = [self._at_scale(x, y, known, foldable, float(s)) for s in scales]
+            evidence = np.array([answer.log_evidence for answer in answers])
+            evidence -= len(y) * np.log(scales)
+            evidence[0] += _CLEARLY_BETTER
+            best = int(np.argmax(evidence))
+            posterior, scale = answers[best], float(scales[best])
         return LatencyModel(
             self,
             self.mean + posterior.shift,
@@ -215,6 +200,8 @@ class LatencyPrior:
             scale,
             len(y),
             posterior.outlier_probability,
+            resolution,
+            _LEAST_SHARE * float(y.min()) / scale,
         )
 
     def _at_scale(
@@ -298,7 +285,21 @@ class LatencyPrior:
         """Prior covariance of the weights, taken apart by what scales it, (F, F) each."""
         known = self.settings.transfer_sd * self.deviations
         scale = self.settings.scale_sd * self.mean
-        return PriorParts(np.outer(scale, scale), known.T @ known, np.diag(self.own_variance()))
+        return PriorParts(
+            np.outer(scale, scale),
+            known.T @ known,
+            np.diag(self.own_variance()),
+            np.diag(self._sums_variance()),
+        )
+
+    def _sums_variance(self) -> Floats:
+        """Variance per weight, (F,), of a device that is a sum of costs per operator, at c = 1."""
+        variance = np.zeros(len(self.mean))
+        variance[FEATURE_GROUPS["constant"]] = self.settings.group_sd["constant"] ** 2
+        for group in ("raw_counts", "live_counts"):
+            variance[FEATURE_GROUPS[group]] = 1.0
+        variance[self.scale == 0.0] = 0.0
+        return variance
 
     def covariance_root(self) -> Floats:
         """A matrix R, (F, r), with R R' the prior covariance at t = b = 1."""
@@ -348,6 +349,7 @@ class LatencyPrior:
             arguments: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
             }
+            arguments.setdefault("sums_grid", ())  # it was made before there was one
             settings = PriorSettings(**arguments)
             prior = cls(
                 **{k: tensors[k] for k in _TENSORS},

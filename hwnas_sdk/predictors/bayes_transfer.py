@@ -9,9 +9,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import structural_features
+from hwnas_sdk.predictors.latency_model import LatencyModel
 from hwnas_sdk.predictors.prediction import Prediction
 
 Floats = NDArray[np.float64]
@@ -41,9 +43,16 @@ class BayesModel:
     prior: LatencyPrior
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Fit the prior; nothing is random. Raises: as `LatencyPrior.fit`."""
-        del seed
+        del seed, on_event
         cells, columns = checked_known(genotypes, known)
         return cls(LatencyPrior.fit(structural_features(cells), columns))
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import MissingExtraError, ModelError
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors._samples import (
     checked_cells,
@@ -79,11 +80,19 @@ class _BoostedTrees(ABC):
         self._row_of = {tuple(cell): row for row, cell in enumerate(cells.tolist())}
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Keep the known devices, each in units of its own typical value.
 
         Raises: ModelError without a device, or for one without a positive value.
         """
+        del on_event
         cells, columns = checked_known(genotypes, known)
         if not columns:
             raise ModelError("boosted trees need at least one known device")

@@ -91,7 +91,7 @@ def load_model(path: Path, *, kind: str, space: str, schema: int) -> tuple[Tenso
         raise ModelError(
             f"{path.name} has schema {card.schema}, this version reads schema {schema}",
             code="other_schema",
-            hint="train it again with tools/train_priors.py",
+            hint="train it again: `hwnas train`, or tools/train_priors.py for a packaged one",
         )
     try:
         data = path.read_bytes()

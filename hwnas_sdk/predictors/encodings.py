@@ -6,6 +6,9 @@ costs wherever it stands (`raw_counts`), what only operators on a path from inpu
 compete or run in parallel, and how long the critical path is. Two groups describe which edges are
 ``none``: converters for phones fold some dead branches away and keep others, depending on the
 whole pattern, so a dead operator may cost something under one pattern and nothing under another.
+
+A matrix does not say of which space it is: who knows passes `space`, and another is refused.
+`encode.encode` describes the architectures of any registered space.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk.core.errors import SpaceError
+from hwnas_sdk.spaces.base import SearchSpace, whole_numbers
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+SPACE: Final = "nasbench201"
 N_EDGES: Final = 6
 N_OPERATORS: Final = 5
 _NONE, _SKIP, _CONV1, _CONV3, _POOL = range(N_OPERATORS)
@@ -38,6 +43,25 @@ _PATH_WEIGHTS: Final[dict[str, tuple[float, ...]]] = {
 _PAIRS: Final = ((_SKIP, _SKIP), (_SKIP, _CONV1), (_SKIP, _CONV3), (_SKIP, _POOL),
                  (_CONV1, _CONV1), (_CONV1, _CONV3), (_CONV1, _POOL),
                  (_CONV3, _CONV3), (_CONV3, _POOL), (_POOL, _POOL))  # fmt: skip
+
+
+def checked_cells(genotypes: ArrayLike, *, space: SearchSpace | None = None) -> NDArray[np.int64]:
+    """NAS-Bench-201 genotypes as (n, 6) int64. `space` is the space they are of, if it is known.
+
+    Raises: SpaceError for what is not a matrix of NAS-Bench-201 genotypes, or for another `space`.
+    """
+    if space is not None and space.name != SPACE:
+        raise SpaceError(
+            f"this describes {SPACE} cells, not architectures of {space.name}",
+            code="other_space",
+            hint="`hwnas_sdk.predictors.encode.encode` serves any registered space",
+        )
+    genes = whole_numbers(SPACE, genotypes)
+    if genes.ndim != 2 or genes.shape[1] != N_EDGES:
+        raise SpaceError(f"expected {SPACE} genotypes of shape (n, {N_EDGES}), got {genes.shape}")
+    if genes.size and (genes.min() < 0 or genes.max() >= N_OPERATORS):
+        raise SpaceError(f"{SPACE} genotypes hold operators 0..{N_OPERATORS - 1}")
+    return genes
 
 
 def live_edges(genotypes: NDArray[np.integer]) -> Bools:
@@ -182,18 +206,15 @@ def _names() -> tuple[tuple[str, tuple[str, ...]], ...]:
     )
 
 
-def structural_features(genotypes: NDArray[np.integer]) -> Floats:
+def structural_features(
+    genotypes: NDArray[np.integer], *, space: SearchSpace | None = None
+) -> Floats:
     """Features of cells, unscaled.
 
     Shapes: genotypes (n, 6) -> (n, F), columns as in `FEATURE_NAMES`.
-    Raises: SpaceError for anything that is not a matrix of NAS-Bench-201 genotypes.
+    Raises: SpaceError as `checked_cells`.
     """
-    genes = np.asarray(genotypes)
-    if genes.ndim != 2 or genes.shape[1] != N_EDGES:
-        raise SpaceError(f"expected nasbench201 genotypes of shape (n, 6), got {genes.shape}")
-    genes = genes.astype(np.int64)
-    if genes.size and (genes.min() < 0 or genes.max() >= N_OPERATORS):
-        raise SpaceError("nasbench201 genotypes hold operators 0..4")
+    genes = checked_cells(genotypes, space=space)
     live = live_edges(genes)
     raw_hot = genes[:, :, None] == np.arange(N_OPERATORS)
     live_hot = raw_hot & live[:, :, None]

@@ -19,8 +19,6 @@ from hwnas_sdk.core.rng import child_rng
 Floats = NDArray[np.float64]
 
 DRAWS: Final = 64
-SHORTLIST: Final = 0.01
-"""This share of the population, those most often on the first front of a draw, comes first."""
 _CHUNK: Final = 4_000_000  # comparisons at once
 
 
@@ -58,25 +56,9 @@ def ranks_among(points: Floats, population: Floats) -> Floats:
     found = np.zeros(len(points))
     step = max(_CHUNK // max(len(population), 1), 1)
     for start in range(0, len(points), step):
-        mine = points[start : start + step, None, :]
-        above = (population <= mine).all(axis=2) & (population < mine).any(axis=2)
+        above = pareto.dominates(population, points[start : start + step, None, :])
         found[start : start + step] = np.where(above, ranks + 1, 0).max(axis=1)
     return found
-
-
-def least_listed(shares: Floats, draws: int) -> float:
-    """Least share of draws on the first front that is on the shortlist, shares (N,)."""
-    return max(float(np.quantile(shares, 1.0 - SHORTLIST, method="lower")), 1.0 / draws)
-
-
-def rank_scores(expected: Floats, shares: Floats, least: float, draws: int) -> Floats:
-    """Scores, higher = better, of expected ranks (n,) and shares of draws on the first front (n,).
-
-    Minus the expected rank; the shortlist, shares from `least` on, comes before all others with
-    scores in (0, 1], ordered by share and then by expected rank.
-    """
-    listed = (shares * draws + 1.0 / (1.0 + expected)) / (draws + 1.0)
-    return np.where(shares >= least, listed, -expected)
 
 
 @dataclass(frozen=True)

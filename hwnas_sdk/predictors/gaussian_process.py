@@ -19,7 +19,7 @@ from scipy import linalg, optimize
 Floats = NDArray[np.float64]
 Blocks = tuple[Floats, ...]
 
-_MAX_FOR_TUNING: Final = 250  # labels the hyper-parameters are fitted on; the process uses all
+_MAX_FOR_TUNING: Final = 500  # labels the hyper-parameters are fitted on; the process uses all
 _JITTER: Final = 1e-8
 _CHUNK: Final = 2048  # predictions at once; keeps memory small with thousands of labels
 _WEIGHT_PRIOR: Final = (-1.5, 1.5)  # of log w_i: mean, sd

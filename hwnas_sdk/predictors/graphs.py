@@ -3,8 +3,10 @@
 Everything takes genotype matrices (n, d) of a registered space and is vectorised over n. No torch.
 
 Operator graphs put operators on nodes. NAS-Bench-201 has its cell (input, one node per edge,
-output); a space without a described cell is a chain of its decisions. Adjacency is receiving:
-``adjacency[v, u] = 1`` when node v reads node u.
+output); any other space is a chain of its decisions, or in the pruned form the graph of its layers.
+Adjacency is receiving: ``adjacency[v, u] = 1`` when node v reads node u.
+
+`encode.encode` is the one entry to all of them.
 
 Sources: HW-PR-NAS (architecture features, tokens), HELP (nine-node form), BRP-NAS (pruned form).
 """
@@ -14,14 +16,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import SpaceError
+from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.layers import LayerGraph
-from hwnas_sdk.predictors.encodings import longest_path
+from hwnas_sdk.predictors.encodings import SPACE, longest_path
+from hwnas_sdk.predictors.layer_graphs import pruned_graphs
 from hwnas_sdk.spaces._nasbench201_graph import CELLS_PER_STAGE, CHANNELS
 from hwnas_sdk.spaces.base import SearchSpace
 
@@ -40,8 +43,7 @@ N_SPECIAL: Final = 3
 _CACHED_GRAPHS: Final = 4096
 
 # NAS-Bench-201: node 0 is the input, node 1 + e the operator of edge e, node 7 the output.
-_NB201: Final = "nasbench201"
-_NB201_BASE_EDGES: Final = (
+_BASE_EDGES: Final = (
     (0, 1), (0, 2), (0, 4), (1, 3), (1, 5), (2, 6), (3, 6), (4, 7), (5, 7), (6, 7),
 )  # fmt: skip
 _NONE, _SKIP, _CONV1, _CONV3, _POOL = range(5)
@@ -53,24 +55,8 @@ _BRP_COLUMN: Final = np.array([-1, -1, 0, 1, 2])  # none and skip have no node
 
 
 def checked_genotypes(space: SearchSpace, genotypes: NDArray[np.integer]) -> Ints:
-    """Genotypes as (n, d) int64.
-
-    Raises: SpaceError for anything that is not a matrix of members of `space`.
-    """
-    genes = np.asarray(genotypes)
-    if genes.ndim != 2 or genes.shape[1] != space.n_decisions:
-        raise SpaceError(
-            f"expected {space.name} genotypes of shape (n, {space.n_decisions}), got {genes.shape}"
-        )
-    genes = genes.astype(np.int64)
-    wrong = (genes < 0) | (genes >= np.asarray(space.choices))
-    if wrong.any():
-        row, decision = (int(i) for i in np.argwhere(wrong)[0])
-        raise SpaceError(
-            f"{space.name}: decision {decision} must be in 0..{space.choices[decision] - 1}, "
-            f"got {genes[row, decision]}"
-        )
-    return genes
+    """Genotypes as (n, d) int64. Raises: SpaceError as `SearchSpace.checked`."""
+    return space.checked(genotypes)
 
 
 def _offsets(space: SearchSpace) -> Ints:
@@ -131,7 +117,7 @@ def architecture_features(
     """
     genes = checked_genotypes(space, genotypes)
     chosen = space.datasets[0] if dataset is None else dataset
-    if space.name == _NB201:
+    if space.name == SPACE:
         return _nb201_features(space, genes, chosen)
     rows = [_features_of(space, tuple(row), chosen) for row in genes.tolist()]
     return np.array(rows, dtype=np.float64).reshape(-1, len(ARCHITECTURE_FEATURES))
@@ -221,20 +207,29 @@ def operator_graphs(
       none, skip, output, global (the order of HELP's and MODNAS' checkpoints).
     - ``brp``: 9 places, the first one global, unit diagonal; skips contracted, ``none`` removed,
       nodes without a path from input or to output removed, their places left empty; conv1x1,
-      conv3x3, avg_pool, input, output, global. NAS-Bench-201 only.
+      conv3x3, avg_pool, input, output, global.
 
-    Raises: SpaceError for genotypes of another space, or ``brp`` where it has no meaning.
+    In another space ``plain`` and ``help`` are a chain of its decisions with node types as in
+    `tokens`, and ``brp`` is `layer_graphs.pruned_graphs` of the layers on the space's default
+    dataset (a millisecond each): as many places as the largest of these architectures needs.
+
+    Raises: SpaceError for what is no genotype matrix of `space`; ConfigError for another form.
     """
+    if form not in get_args(Form):
+        raise ConfigError(
+            f"unknown graph form {form!r}", hint=f"one of {', '.join(get_args(Form))}"
+        )
     genes = checked_genotypes(space, genotypes)
     if form == "brp":
-        if space.name != _NB201:
-            raise SpaceError(f"the pruned BRP form describes {_NB201} cells, not {space.name}")
-        return _brp(genes)
-    if form == "help" and space.name == _NB201:
+        if space.name == SPACE:
+            return _brp(genes)
+        layers = [space.layers(space.architecture(row)) for row in genes]
+        return OperatorGraphs(*pruned_graphs(layers), readout=0)
+    if form == "help" and space.name == SPACE:
         return _with_global_node(_cell(genes, 7, _HELP_COLUMN, input_column=0, output_column=6))
     plain = (
         _cell(genes, 7, np.arange(1, 6), input_column=0, output_column=6)
-        if space.name == _NB201
+        if space.name == SPACE
         else _chain(space, genes)
     )
     return _with_global_node(plain) if form == "help" else plain
@@ -249,7 +244,7 @@ def _cell(
     nodes[:, 0, input_column] = nodes[:, 7, output_column] = 1.0
     np.put_along_axis(nodes[:, 1:7], column_of[genes][:, :, None], 1.0, axis=2)
     adjacency = np.zeros((8, 8), dtype=np.float32)
-    for source, target in _NB201_BASE_EDGES:
+    for source, target in _BASE_EDGES:
         adjacency[target, source] = 1.0
     return OperatorGraphs(nodes, np.broadcast_to(adjacency, (n, 8, 8)), None)
 
@@ -283,7 +278,7 @@ def _with_global_node(graphs: OperatorGraphs) -> OperatorGraphs:
 def _brp(genes: Ints) -> OperatorGraphs:
     n = len(genes)
     reads = np.zeros((n, 8, 8), dtype=np.bool_)
-    for source, target in _NB201_BASE_EDGES:
+    for source, target in _BASE_EDGES:
         reads[:, target, source] = True
     for edge in range(6):
         node, skip = edge + 1, genes[:, edge] == _SKIP

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.encodings import FEATURE_GROUPS, live_edges, structural_features
+from hwnas_sdk.predictors.encodings import (
+    FEATURE_GROUPS,
+    SPACE,
+    executed_cells,
+    live_edges,
+    structural_features,
+)
 from hwnas_sdk.predictors.graphs import architecture_features, checked_genotypes, one_hot
 from hwnas_sdk.predictors.paths import path_blocks
 from hwnas_sdk.spaces import get_space
@@ -22,7 +28,6 @@ from hwnas_sdk.spaces.base import SearchSpace
 Floats = NDArray[np.float64]
 Blocks = tuple[Floats, ...]
 
-_NB201: Final = "nasbench201"
 _COST_GROUPS: Final = (
     "raw_counts", "live_counts", "structure", "raw_edges", "live_edges", "patterns",
 )  # fmt: skip
@@ -37,7 +42,7 @@ def error_blocks(space: SearchSpace, genotypes: NDArray[np.integer]) -> Blocks:
     Raises: SpaceError for what is not a genotype matrix of `space`.
     """
     genes = checked_genotypes(space, genotypes)
-    return path_blocks(genes) if space.name == _NB201 else _general_blocks(space, genes)
+    return path_blocks(genes) if space.name == SPACE else _general_blocks(space, genes)
 
 
 def cost_blocks(space: SearchSpace, genotypes: NDArray[np.integer]) -> Blocks:
@@ -46,7 +51,7 @@ def cost_blocks(space: SearchSpace, genotypes: NDArray[np.integer]) -> Blocks:
     Raises: SpaceError for what is not a genotype matrix of `space`.
     """
     genes = checked_genotypes(space, genotypes)
-    if space.name != _NB201:
+    if space.name != SPACE:
         return _general_blocks(space, genes)
     features = structural_features(genes)
     center, scale = _cost_moments()
@@ -54,21 +59,27 @@ def cost_blocks(space: SearchSpace, genotypes: NDArray[np.integer]) -> Blocks:
     return tuple(features[:, FEATURE_GROUPS[group]] for group in _COST_GROUPS)
 
 
+def executed_genotypes(
+    space: SearchSpace, genotypes: NDArray[np.integer]
+) -> NDArray[np.int64] | None:
+    """Genotypes whose dead operators are left out, (n, d) -> (n, d); None where none can be dead.
+
+    Raises: SpaceError for what is not a genotype matrix of `space`.
+    """
+    genes = checked_genotypes(space, genotypes)
+    return executed_cells(genes) if space.name == SPACE else None
+
+
 @cache
 def _cost_moments() -> tuple[Floats, Floats]:
     """Centre and 1 / sd of each column over the live cells of the space; no labels involved."""
-    genes = checked_genotypes(space := get_space(_NB201), _grid(space.choices))
+    genes = get_space(SPACE).grid()
     features = structural_features(genes[live_edges(genes).any(axis=1)])
     center, sd = features.mean(axis=0), features.std(axis=0)
     scale = np.where(sd > 0, 1.0 / np.where(sd > 0, sd, 1.0), 0.0)
     for group in _NOT_STANDARDISED:
         center[FEATURE_GROUPS[group]], scale[FEATURE_GROUPS[group]] = 0.0, 1.0
     return center, scale
-
-
-def _grid(choices: tuple[int, ...]) -> NDArray[np.int64]:
-    """Every genotype, (product of choices, d)."""
-    return np.indices(choices).reshape(len(choices), -1).T.astype(np.int64)
 
 
 def _general_blocks(space: SearchSpace, genes: NDArray[np.int64]) -> Blocks:

@@ -9,6 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Z_90 = 1.6448536269514722  # half-width of a 90 % normal interval in standard deviations
+_COARSE = 0.01  # share of the median from which on a step of readings matters
+_WHOLE = 1e-6
+_LEAST_STEP = 1e-30  # keeps steps of denormal numbers from never ending
+_FLOAT32 = 2e-7  # relative error of values that were stored in 32 bits
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.float64], ...]:
@@ -58,6 +62,39 @@ def kendall_ceiling(truth: ArrayLike) -> float | None:
     if n_pairs == 0:
         return None
     return float(np.sqrt((n_pairs - tied_pairs(truth)) / n_pairs))
+
+
+def reading_step(values: ArrayLike) -> float | None:
+    """Power of ten that all values are multiples of, such as whole milliseconds.
+
+    None for a step below 1 % of the median: so fine a one hides no difference that matters.
+    Shape: (n,).
+    """
+    given = np.abs(np.asarray(values, dtype=np.float64))
+    given = given[given > 0]
+    if not given.size:
+        return None
+    exponent = int(np.floor(np.log10(given.min())))
+    while (step := 10.0**exponent) >= max(_COARSE * float(np.median(given)), _LEAST_STEP):
+        counts = given / step
+        off = np.abs(counts - np.round(counts))
+        if (off <= _WHOLE + _FLOAT32 * counts).all():
+            return step
+        exponent -= 1
+    return None
+
+
+def kendall_rounded(truth: ArrayLike, predicted: ArrayLike) -> float | None:
+    """tau-b of a prediction rounded to the `reading_step` of the truth; None without a step.
+
+    A device that reports whole milliseconds ties what differs by less. A prediction that ties
+    there too is rewarded by tau-b, and one that does not is punished; rounding makes both alike.
+    Shapes: (n,), (n,).
+    """
+    step = reading_step(truth)
+    if step is None:
+        return None
+    return kendall(truth, np.round(np.asarray(predicted, dtype=np.float64) / step))
 
 
 def absolute_percentage_errors(truth: ArrayLike, predicted: ArrayLike) -> NDArray[np.float64]:

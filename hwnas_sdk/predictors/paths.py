@@ -15,8 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import SpaceError
-from hwnas_sdk.predictors.encodings import live_edges
+from hwnas_sdk.predictors.encodings import checked_cells, live_edges
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
 Floats = NDArray[np.float64]
@@ -51,12 +50,11 @@ _NUMBER_OF: Final = {length: _sequence_numbers(length) for length in (1, 2, 3)}
 
 
 def path_counts(genotypes: NDArray[np.integer]) -> Floats:
-    """How often each of the 40 operator sequences joins input and output, (n, 6) -> (n, 40)."""
-    genes = np.asarray(genotypes, dtype=np.int64)
-    if genes.ndim != 2 or genes.shape[1] != 6:
-        raise SpaceError(f"expected nasbench201 genotypes of shape (n, 6), got {genes.shape}")
-    if genes.size and (genes.min() < 0 or genes.max() > _POOL):
-        raise SpaceError("nasbench201 genotypes hold operators 0..4")
+    """How often each of the 40 operator sequences joins input and output, (n, 6) -> (n, 40).
+
+    Raises: SpaceError as `checked_cells`.
+    """
+    genes = checked_cells(genotypes)
     counts = np.zeros((len(genes), len(_SEQUENCES)))
     for edges in _PATHS:
         digits = 5 ** np.arange(len(edges) - 1, -1, -1)
@@ -67,7 +65,7 @@ def path_counts(genotypes: NDArray[np.integer]) -> Floats:
 
 
 def _raw_blocks(genotypes: NDArray[np.integer]) -> tuple[Floats, ...]:
-    genes = np.asarray(genotypes, dtype=np.int64)
+    genes = checked_cells(genotypes)
     paths = path_counts(genes)
     present = (paths > 0).astype(np.float64)
     live = live_edges(genes)
@@ -120,12 +118,11 @@ def path_blocks(genotypes: NDArray[np.integer]) -> tuple[Floats, ...]:
 
     Standardised over the live cells of the space, except path counts, which are only centred so
     that rare paths do not weigh more than common ones. Shapes: (n, 6) -> (n, 4), (n, 40), (n, 11),
-    (n, 12).
+    (n, 12). Raises: SpaceError as `checked_cells`.
     """
+    genes = checked_cells(genotypes)
     operators, paths, totals, means = (
         (block - mean) if i == 1 else (block - mean) / np.where(sd > 0, sd, 1.0)
-        for i, (block, (mean, sd)) in enumerate(
-            zip(_raw_blocks(genotypes), _moments(), strict=True)
-        )
+        for i, (block, (mean, sd)) in enumerate(zip(_raw_blocks(genes), _moments(), strict=True))
     )
     return operators, paths, totals, means

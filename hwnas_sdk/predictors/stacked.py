@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors._samples import checked_known, checked_samples
 from hwnas_sdk.predictors.baselines import Formula, LinearTransfer
@@ -60,13 +61,20 @@ class StackedModel:
     weight: float
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+    ) -> Self:
         """Fit both on all known devices, and the weight. Raises: as both."""
         cells, columns = checked_known(genotypes, known)
         return cls(
             BayesModel.fit(cells, columns),
             LinearTransfer.fit(cells, columns),
-            learned_weight(cells, columns, seed=seed),
+            learned_weight(cells, columns, seed=seed, on_event=on_event),
         )
 
     def adapt(
@@ -81,7 +89,13 @@ class StackedModel:
         return AdaptedStack(self.bayes.adapt(cells, y, rel_sd=rel_sd), linear, self.weight)
 
 
-def learned_weight(cells: NDArray[np.int64], columns: Mapping[str, Floats], *, seed: int) -> float:
+def learned_weight(
+    cells: NDArray[np.int64],
+    columns: Mapping[str, Floats],
+    *,
+    seed: int,
+    on_event: EventSink = ignore,
+) -> float:
     """Share of linear transfer with the least error on known devices left out in turn."""
     if len(columns) < _LEAST_DEVICES:
         return 0.0
@@ -93,7 +107,7 @@ def learned_weight(cells: NDArray[np.int64], columns: Mapping[str, Floats], *, s
     rows = np.sort(rng.permutation(rows)[:_MOST_ROWS])
     genes, features = cells[rows], structural_features(cells[rows])
     numerator = denominator = 0.0
-    for left_out in columns:
+    for done, left_out in enumerate(columns, start=1):
         others = {name: values[rows] for name, values in columns.items() if name != left_out}
         bayes, linear = BayesModel.fit(genes, others), LinearTransfer.fit(genes, others)
         truth = columns[left_out][rows]
@@ -111,4 +125,5 @@ def learned_weight(cells: NDArray[np.int64], columns: Mapping[str, Floats], *, s
             # |one + w (two - one)|^2 is least at w = numerator / denominator.
             numerator -= float(one @ (two - one))
             denominator += float((two - one) @ (two - one))
+        on_event(Event("train stack", done, len(columns), f"left out {left_out}"))
     return float(np.clip(numerator / denominator, 0.0, 1.0)) if denominator > 0 else 0.0

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.predictors.prediction import Prediction
 
 Floats = NDArray[np.float64]
@@ -36,7 +37,12 @@ class TransferModel(Protocol):
 
     @classmethod
     def fit(
-        cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
     ) -> TransferModel:
         """Learn from known devices.
 
@@ -44,6 +50,8 @@ class TransferModel(Protocol):
             genotypes: n architectures, (n, d).
             known: device -> (n,) values, NaN = not measured; any one unit per device.
             seed: of everything random.
+            on_event: told of the steps of what takes long, here and in each `adapt`; a fast model
+                tells nothing.
 
         Raises: ModelError for data nothing can be learned from.
         """

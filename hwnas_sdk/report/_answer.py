@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from hwnas_sdk.core.flags import INVALIDATING
 from hwnas_sdk.report._front import (
     Pick,
     measured_candidates,
@@ -171,7 +170,7 @@ def _models_headline(data: ReportData) -> str:
     device = _device(data)
     if len(data.models) == 1:
         m, name = data.models[0].measurement, short_name(data.models[0].name)
-        if m.latency_ms is None or INVALIDATING.keys() & set(m.flags):
+        if m.latency_ms is None or m.status == "invalid":
             return (
                 f"{name} has no valid measurement on {device}: {', '.join(m.flags) or 'no flag'}."
             )
@@ -179,8 +178,7 @@ def _models_headline(data: ReportData) -> str:
     good = [
         m.measurement.latency_ms
         for m in data.models
-        if m.measurement.latency_ms is not None
-        and not INVALIDATING.keys() & set(m.measurement.flags)
+        if m.measurement.latency_ms is not None and m.measurement.status == "valid"
     ]
     text = f"{len(good)} of {counted(len(data.models), 'network')} with a valid latency on {device}"
     return (

@@ -53,22 +53,28 @@ def with_scale(text: str, *, is_log: bool) -> str:
 def finish(figure: Figure, axes: Axes, n_columns: int, *, title: str = "") -> None:
     """Legend above the plot, where it can cover no point, and margins in inches.
 
+    The legend has `n_columns`, or as many as the figure is wide enough for.
+
     Fixed margins cost half the time of matplotlib's constrained layout and leave equal plots equal.
     """
     handles, labels = axes.get_legend_handles_labels()
     title_in = 0.3 if title else 0.0
-    top_in = 0.12 + title_in + 0.2 * -(-len(handles) // n_columns)
     width_in, height_in = figure.get_size_inches()
     if title:
         figure.text(
             0.1 / width_in, 1 - 0.1 / height_in, title, ha="left", va="top", fontsize=10.5,
             fontweight="bold",
         )  # fmt: skip
-    if handles:
-        figure.legend(
+    while handles:
+        legend = figure.legend(
             handles, labels, loc="upper left", bbox_to_anchor=(0.0, 1 - title_in / height_in),
             ncols=n_columns, handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2,
         )  # fmt: skip
+        if n_columns == 1 or legend.get_window_extent().x1 <= figure.bbox.width:
+            break
+        legend.remove()
+        n_columns -= 1
+    top_in = 0.12 + title_in + 0.2 * -(-len(handles) // n_columns)
     figure.subplots_adjust(
         left=0.68 / width_in,
         right=1 - 0.14 / width_in,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwnas_sdk.core.flags import INVALIDATING
+from hwnas_sdk.core.flags import status_of
 from hwnas_sdk.core.types import VerifiedCandidate
 from hwnas_sdk.report.data import ReportData
 
@@ -34,7 +34,7 @@ def anchor(round_index: int, position: int) -> str:
 def valid_ms(candidate: VerifiedCandidate) -> float | None:
     """Latency of a candidate if it may be used: present, finite, no invalidating flag."""
     value = candidate.measured_ms
-    if value is None or not math.isfinite(value) or INVALIDATING.keys() & set(candidate.flags):
+    if value is None or not math.isfinite(value) or status_of(candidate.flags) == "invalid":
         return None
     return value
 

@@ -218,7 +218,7 @@ def _model_view(data: ReportData, model: MeasuredModel) -> ModelView:
         sha256=m.artifact_sha256,
         cell=cell_svg(model.name),
         origin=m.origin,
-        is_valid=m.latency_ms is not None and not INVALIDATING.keys() & set(m.flags),
+        is_valid=m.status == "valid",
         latency=number(m.latency_ms, ms),
         spread=half_width(m.ci95_ms, ms),
         p90=number(m.latency_p90_ms, ms),

@@ -46,8 +46,18 @@ class Predicted:
         return np.array([float(np.mean(deviation <= width)) for width in widths])
 
 
-def draw_predictions(devices: Mapping[str, Predicted], *, unit: str, path: Path) -> Path:
-    """One panel per device: every network's prediction over its published value, with tau-b."""
+def draw_predictions(
+    devices: Mapping[str, Predicted],
+    *,
+    unit: str,
+    path: Path,
+    truth: str = "published",
+    marker_size: float = 1.5,
+) -> Path:
+    """One panel per device (or model): every prediction over the true value, with tau-b.
+
+    `truth` says what the true values are; `marker_size` is in points.
+    """
 
     def draw() -> Figure:
         figure, panels = panels_for(len(devices))
@@ -57,14 +67,15 @@ def draw_predictions(devices: Mapping[str, Predicted], *, unit: str, path: Path)
             low, high = float(positive.min()), float(positive.max())
             axes.plot([low, high], [low, high], color=LIGHT["muted"], lw=1, ls=(0, (2, 2)))
             axes.plot(
-                positive[:, 0], positive[:, 1], ".", ms=1.5, alpha=0.25, mew=0,
+                positive[:, 0], positive[:, 1], ".", ms=marker_size, mew=0,
+                alpha=0.25 if len(positive) > 100 else 0.8,
                 color=LIGHT["measured"], rasterized=True,
             )  # fmt: skip
             scale_axis(axes, "x", [low, high], log_above=12)
             scale_axis(axes, "y", [low, high], log_above=12)
             tau = "-" if device.kendall is None else f"{device.kendall:.3f}"
             axes.set_title(f"{name}: Kendall {tau}", fontsize=9.5, loc="left")
-        outer_labels(figure, f"published, {unit}", f"predicted, {unit}")
+        outer_labels(figure, f"{truth}, {unit}", f"predicted, {unit}")
         return figure
 
     return write_picture(draw, path)

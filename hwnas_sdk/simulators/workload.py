@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from hwnas_sdk.core.errors import ExportError
-from hwnas_sdk.core.layers import Layer, Shape
+from hwnas_sdk.core.layers import Layer, LayerGraph, Shape
 
 Pooling = Literal["modelled", "dense_conv"]
 """How pooling is costed: by the elementwise model, or as a dense convolution of its window.
@@ -174,9 +174,33 @@ _ON_THE_ARRAY: dict[str, Callable[[Layer, Sequence[Layer]], ArrayWork]] = {
 }
 
 
+def without_constants(graph: LayerGraph) -> LayerGraph:
+    """`graph` with additions of what is left to add, as `work_of` costs them.
+
+    Layers keep their cost in the network, and each has it alone too, where nobody knows what its
+    inputs were.
+    """
+
+    def left(layer: Layer) -> Layer:
+        if layer.op != "add":
+            return layer
+        sources = [graph.by_name[name] for name in layer.inputs]
+        terms = tuple(source.name for source in _terms(sources))
+        if len(terms) > 1:
+            return replace(layer, inputs=terms)
+        return replace(layer, op="identity", inputs=(terms or layer.inputs)[:1])
+
+    return replace(graph, layers=tuple(left(layer) for layer in graph.layers))
+
+
+def _terms(inputs: Sequence[Layer]) -> list[Layer]:
+    """What is no removed constant."""
+    return [source for source in inputs if source.op != "zero"]
+
+
 def _addition(layer: Layer, inputs: Sequence[Layer]) -> Work:
     """Only what is not a removed constant is read and added."""
-    terms = [source for source in inputs if source.op != "zero"]
+    terms = _terms(inputs)
     if len(terms) < 2:
         return NoWork(layer.op, "has less than two terms that are no removed constants")
     n_out = math.prod(layer.shape)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk.core.errors import SpaceError
 from hwnas_sdk.core.layers import LayerGraph
@@ -19,6 +19,23 @@ from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.core.types import Architecture
 
 Genotypes = NDArray[np.int64]  # (n, n_decisions)
+
+_LARGEST_GRID: Final = 10_000_000  # architectures; beyond it a matrix of all takes gigabytes
+_LARGEST_NUMBERED: Final = 2**63 - 1
+
+
+def whole_numbers(space_name: str, given: ArrayLike, what: str = "genotypes") -> NDArray[np.int64]:
+    """`given` as int64 of whatever shape. Raises: SpaceError for anything but whole numbers."""
+    try:
+        numbers = np.asarray(given)
+    except ValueError as exc:  # rows of different lengths
+        raise SpaceError(f"{space_name}: {what} are an array of whole numbers") from exc
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise SpaceError(
+            f"{space_name}: {what} are whole numbers, got {numbers.dtype}",
+            hint="round them first",
+        )
+    return numbers.astype(np.int64)
 
 
 class SearchSpace(ABC):
@@ -51,15 +68,39 @@ class SearchSpace(ABC):
         """Genotypes by number, (n,) -> (n, n_decisions); None: all of a small space, in order.
 
         Decisions are the digits of a number, the first one the most significant.
+        Raises: SpaceError for a space with too many architectures, a number it does not have, or
+            what is not a whole number.
         """
-        chosen = np.arange(self.size) if numbers is None else numbers
-        digits = np.unravel_index(np.asarray(chosen, dtype=np.int64), self.choices)
+        self._check_size(_LARGEST_GRID if numbers is None else _LARGEST_NUMBERED)
+        chosen = np.arange(self.size)
+        if numbers is not None:
+            chosen = whole_numbers(self.name, numbers, "numbers of architectures")
+        if chosen.ndim != 1:
+            raise SpaceError(f"expected {self.name} numbers of shape (n,), got {chosen.shape}")
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.size):
+            raise SpaceError(
+                f"{self.name} numbers its architectures 0..{self.size - 1}, got "
+                f"{chosen.min()}..{chosen.max()}"
+            )
+        digits = np.unravel_index(chosen, self.choices)
         return np.stack(digits, axis=1).astype(np.int64)
 
     def numbers(self, genotypes: Genotypes) -> NDArray[np.int64]:
-        """Inverse of `grid`, (n, n_decisions) -> (n,)."""
-        rows = tuple(np.asarray(genotypes, dtype=np.int64).T)
+        """Inverse of `grid`, (n, n_decisions) -> (n,).
+
+        Raises: SpaceError for a space with too many architectures, and as `checked`.
+        """
+        self._check_size(_LARGEST_NUMBERED)
+        rows = tuple(self.checked(genotypes).T)
         return np.asarray(np.ravel_multi_index(rows, self.choices), dtype=np.int64)
+
+    def _check_size(self, most: int) -> None:
+        if self.size > most:
+            raise SpaceError(
+                f"{self.name} has {self.size} architectures, too many to number or list",
+                code="large_space",
+                hint="draw some with sample() or uniform()",
+            )
 
     # --- text ---------------------------------------------------------------------------------
 
@@ -119,6 +160,26 @@ class SearchSpace(ABC):
         for i, (gene, n) in enumerate(zip(genotype, self.choices, strict=True)):
             if not 0 <= gene < n:
                 raise SpaceError(f"{self.name}: decision {i} must be in 0..{n - 1}, got {gene}")
+
+    def checked(self, genotypes: ArrayLike) -> Genotypes:
+        """Genotypes as (n, n_decisions) int64.
+
+        Raises: SpaceError for anything that is not a matrix of members.
+        """
+        genes = whole_numbers(self.name, genotypes)
+        if genes.ndim != 2 or genes.shape[1] != self.n_decisions:
+            raise SpaceError(
+                f"expected {self.name} genotypes of shape (n, {self.n_decisions}), "
+                f"got {genes.shape}"
+            )
+        wrong = (genes < 0) | (genes >= np.asarray(self.choices))
+        if wrong.any():
+            row, decision = (int(i) for i in np.argwhere(wrong)[0])
+            raise SpaceError(
+                f"{self.name}: decision {decision} must be in 0..{self.choices[decision] - 1}, "
+                f"got {genes[row, decision]}"
+            )
+        return genes
 
     # --- sampling and variation -----------------------------------------------------------------
 

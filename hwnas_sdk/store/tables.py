@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,7 @@ class BenchTables:
     """NAS-Bench-201 rows with what is known about them.
 
     Attributes:
+        space: name of the search space of the rows.
         index: official indices, (n,).
         arch: official strings, n of them.
         genotypes: (n, 6).
@@ -55,6 +56,8 @@ class BenchTables:
         energy_mj: device -> (n,), NaN = not measured.
         folders: where the tables were read.
     """
+
+    space: ClassVar[str] = "nasbench201"
 
     index: NDArray[np.int64]
     arch: tuple[str, ...]
@@ -73,7 +76,7 @@ class BenchTables:
         """
         if self._family_column is not None:
             return self._family_column
-        space = get_space("nasbench201")
+        space = get_space(self.space)
         numbers: dict[object, int] = {}
         keys = (space.family(space.architecture(row)) for row in self.genotypes)
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
@@ -84,7 +87,7 @@ class BenchTables:
 
         Where that accuracy is unknown, rows whose output depends on their input.
         """
-        space = get_space("nasbench201")
+        space = get_space(self.space)
         error = self.error_pct("cifar10") if "cifar10" in self.accuracy_pct else None
         known = np.zeros(len(self.index), bool) if error is None else np.isfinite(error)
         mask = np.zeros(len(self.index), dtype=np.bool_)
@@ -223,7 +226,7 @@ def _decode_all(arch: Sequence[str]) -> NDArray[np.int64]:
     The space decodes a string only when one of its three nodes was not seen before: 155 node texts
     make up the whole space, and decoding all strings would dominate the time to read the tables.
     """
-    space = get_space("nasbench201")
+    space = get_space(BenchTables.space)
     bounds = (0, 1, 3, 6)
     seen: dict[tuple[int, str], tuple[int, ...]] = {}
     rows = np.empty((len(arch), space.n_decisions), dtype=np.int64)

@@ -10,13 +10,16 @@ Usage::
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import SpaceError
 from hwnas_sdk.core.types import Architecture
+from hwnas_sdk.predictors.encode import ENCODINGS, Encoded, encode
+from hwnas_sdk.predictors.graphs import OperatorGraphs
 from hwnas_sdk.spaces.base import SearchSpace
 
 
@@ -36,7 +39,11 @@ class SpaceConformance:
             assert space.decode(space.encode(arch)) == arch
 
     def test_numbers_round_trip(self, space: SearchSpace) -> None:
-        """Every number is one genotype, and every genotype one number."""
+        """Every number is one genotype, and every genotype one number; or there are too many."""
+        if space.size > np.iinfo(np.int64).max:
+            with pytest.raises(SpaceError, match=space.name):
+                space.grid()
+            return
         rng = np.random.default_rng(2)
         numbers = rng.integers(space.size, size=self.n_samples)
         genotypes = space.grid(numbers)
@@ -45,6 +52,21 @@ class SpaceConformance:
             space.architecture(genotype)
         ends = space.grid(np.array([0, space.size - 1]))
         assert ends.tolist() == [[0] * space.n_decisions, [c - 1 for c in space.choices]]
+
+    @pytest.mark.parametrize("kind", ENCODINGS)
+    def test_every_encoding_describes_it(self, space: SearchSpace, kind: str) -> None:
+        """One row of finite numbers per architecture, alike each time; others are refused."""
+        genotypes = space.uniform(self.n_samples, np.random.default_rng(4))
+        first, again = (_matrix(encode(space, genotypes, kind)) for _ in range(2))
+        assert len(first) == len(genotypes)
+        assert np.isfinite(first).all()
+        assert (first == again).all()
+        if ENCODINGS[kind].injective:
+            codes = {row.tobytes() for row in first}
+            assert len(codes) == len(np.unique(genotypes, axis=0))
+        for wrong in (genotypes[:, 1:], genotypes + max(space.choices)):
+            with pytest.raises(SpaceError, match=space.name):
+                encode(space, wrong, kind)
 
     def test_samples_are_distinct_members_and_seeded(self, space: SearchSpace) -> None:
         """Sampling gives different, valid, live architectures, the same for the same seed."""
@@ -104,3 +126,11 @@ class SpaceConformance:
             with pytest.raises(SpaceError) as caught:
                 space.decode(text)
             assert "\n" not in str(caught.value)
+
+
+def _matrix(encoded: Encoded) -> NDArray[Any]:
+    """An encoding as (n, F)."""
+    if isinstance(encoded, OperatorGraphs):
+        parts = (encoded.nodes, encoded.adjacency)
+        return np.concatenate([part.reshape(len(encoded), -1) for part in parts], axis=1)
+    return encoded

@@ -16,12 +16,16 @@ from hwnas_sdk.core.events import Event
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import DeviceProfile, Measurement
 from hwnas_sdk.devices.session import DeviceSession
-from hwnas_sdk.predictors.active import N_START, next_network, uncertainty_pct
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
+from hwnas_sdk.predictors.active import MIN_NETWORKS, N_START, next_network, uncertainty_pct
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
+from hwnas_sdk.predictors.latency_model import LatencyModel
+from hwnas_sdk.predictors.surprise import surprise
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.store.sqlite import Run
+from hwnas_sdk.workflows.beliefs import SURPRISING, Label
+from hwnas_sdk.workflows.priors import prior_plan
 from hwnas_sdk.workflows.profile import (
     ACTIVE,
     profile_of,
@@ -44,7 +48,10 @@ def profile_actively(
     seed: int = 0,
     prior: LatencyPrior | None = None,
 ) -> DeviceProfile:
-    """Measure networks until the typical prediction is certain enough; keep the profile.
+    """Measure networks until a typical prediction is precise enough; keep the profile.
+
+    A precision ends it with `MIN_NETWORKS` measured ones at the earliest, and not while the device
+    looks like no known one: what is predicted of such a device is doubtful, its precision too.
 
     Args:
         lab: store and cache.
@@ -67,6 +74,7 @@ def profile_actively(
         "max_networks": max_networks,
         "settings": settings.to_json(),
         "seed": seed,
+        **prior_plan(prior),
     }
     run = lab.store.start_run("profile", plan)
     genotypes = NasBench201().all_genotypes()
@@ -79,23 +87,28 @@ def profile_actively(
     while True:
         archs = [space.encode(space.architecture(genotypes[row])) for row in rows]
         results = _measure(lab, on, run, settings, archs, seed=seed)
-        valid = [
-            (row, m.latency_ms)
-            for row, m in zip(rows, results, strict=True)
+        valid = {
+            row: Label.of(space.decode(arch), m, folded=False)
+            for row, arch, m in zip(rows, archs, results, strict=True)
             if m.status == "valid" and m.latency_ms is not None
-        ]
-        posterior: LatencyModel = known.adapt(
-            features[[row for row, _ in valid]], np.array([ms for _, ms in valid])
-        )
+        }
+        seen = features[list(valid)]
+        latency_ms = np.array([label.latency_ms for label in valid.values()])
+        rel_sd = np.array([label.rel_sd or 0.0 for label in valid.values()])
+        posterior: LatencyModel = known.adapt(seen, latency_ms, rel_sd)
         every = np.ones(len(features), dtype=np.bool_)
         left_pct = uncertainty_pct(posterior, features, eligible=every, seed=seed)
+        likeness = surprise(known, seen, latency_ms)
         lab.on_event(
             Event(
                 "profile", len(rows), max_networks,
-                f"{len(valid)} networks: typical prediction certain to {left_pct:.1f} %",
+                f"{len(valid)} networks: a typical prediction is certain to {left_pct:.1f} %",
             )
         )  # fmt: skip
-        stopped = _why_stop(len(valid), left_pct <= precision_pct, len(rows) >= max_networks)
+        precise = (
+            len(valid) >= MIN_NETWORKS and left_pct <= precision_pct and likeness >= SURPRISING
+        )
+        stopped = _why_stop(len(valid), precise, len(rows) >= max_networks)
         if stopped is not None:
             break
         every[rows] = False
@@ -114,6 +127,7 @@ def profile_actively(
             selection={
                 "precision_pct": precision_pct,
                 "reached_pct": left_pct,
+                "surprise": likeness,
                 "max_networks": max_networks,
                 "n_networks": len(rows),
                 "stopped": stopped,

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.layers import LayerGraph
-from hwnas_sdk.core.types import Architecture, Measurement
+from hwnas_sdk.core.types import OBJECTIVES, Architecture, Measurement
 from hwnas_sdk.predictors.accuracy import AccuracyModel
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import N_FEATURES, executed_cells, structural_features
+from hwnas_sdk.predictors.latency_model import LatencyModel
 from hwnas_sdk.predictors.memory import MemoryModel, analytic_mib
 from hwnas_sdk.predictors.surprise import surprise
 from hwnas_sdk.spaces import Genotypes, SearchSpace
@@ -177,10 +178,11 @@ class Beliefs:
             "energy": f"{self.n_energy} networks have a measured energy on this device, "
             f"{MIN_ENERGIES} are needed",
         }.get(objective, "it is unknown")
-        raise ConfigError(
-            f"cannot predict objective {objective!r}: {reason}",
-            hint="objectives: error, latency, memory (energy where the board has a sensor)",
-        )
+        hint = "objectives: error, latency, memory (energy where the board has a sensor)"
+        if self.source and objective in OBJECTIVES:
+            reason = "nothing was measured on this device, and another one says nothing of it"
+            hint = "leave it out, or measure this one: `hwnas profile NAME` (--energy for energy)"
+        raise ConfigError(f"cannot predict objective {objective!r}: {reason}", hint=hint)
 
     def _predict_cost(
         self, genotypes: Genotypes, model: LatencyModel, none_cost: float
@@ -190,7 +192,7 @@ class Beliefs:
         mean = prediction.mean
         if self.folded:
             mean = mean - none_cost * (executed_cells(genotypes) == 0).sum(axis=1)
-        # A linear model can leave the possible; nothing runs in less than nothing.
+        # The difference of two predictions can leave the possible.
         return np.maximum(mean, LEAST_SHARE * prediction.mean), prediction.sd
 
     def _predict_memory(self, genotypes: Genotypes, memory: MemoryModel) -> tuple[Values, Values]:

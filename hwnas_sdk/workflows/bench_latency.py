@@ -1,8 +1,9 @@
 """`hwnas bench latency`: how well unseen devices are predicted from a few of their values.
 
 Reads only what its arguments declare: the training devices' columns and, of each unseen device,
-the values of the reference networks. Loads no shipped weights; the prior and the design of the
-references are made anew. The rest of an unseen device's column serves for judging alone.
+the values of the sampled networks. Loads no shipped weights; the prior and the design of the
+samples are made anew. The rest of an unseen device's column serves for judging alone, and what was
+sampled is not judged; see `latency_protocol`.
 """
 
 from __future__ import annotations
@@ -16,48 +17,29 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
-from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.predictors.active import N_START, next_network
-from hwnas_sdk.predictors.bayes import LatencyPrior
+from hwnas_sdk.core.files import check_writable
 from hwnas_sdk.predictors.bayes_transfer import BayesModel
-from hwnas_sdk.predictors.encodings import structural_features
-from hwnas_sdk.predictors.metrics import agreement, kendall
-from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
-from hwnas_sdk.predictors.registry import model_names, transfer_model
+from hwnas_sdk.predictors.metrics import agreement, kendall, kendall_rounded, spearman
+from hwnas_sdk.predictors.registry import transfer_model
 from hwnas_sdk.predictors.transfer import TransferModel
 from hwnas_sdk.report.predictor_plots import Predicted, draw_calibration, draw_predictions
 from hwnas_sdk.store.tables import BenchTables, load_tables
+from hwnas_sdk.workflows.latency_protocol import (
+    REFERENCES,
+    TASK,
+    Case,
+    LatencyBenchPlan,
+    LatencyProtocol,
+    plan_latency_bench,
+)
+
+__all__ = ["REFERENCES", "run_bench_latency"]
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
-REFERENCES: Final = ("ours", "paper", "random", "active")
 _MIN_RETEST_PAIRS: Final = 100
-_TASK: Final = "bench latency"
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What stays the same over the unseen devices. Rows are those of the tables."""
-
-    tables: BenchTables
-    features: Floats  # (n, F)
-    columns: dict[str, Floats]  # every device of the metric, (n,), NaN = not measured
-    metric: str
-    samples: int
-    model: str
-    references: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """What was learned from the training devices."""
-
-    model: TransferModel
-    prior: LatencyPrior | None  # None for references that need no design
+_MEANS: Final = ("spearman", "kendall", "spearman_new_families", "kendall_new_families")
 
 
 @dataclass(frozen=True)
@@ -72,11 +54,12 @@ class _Outcome:
 def run_bench_latency(
     data_dirs: Sequence[Path],
     *,
-    train_devices: Sequence[str],
-    devices: Sequence[str],
+    train_devices: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
     samples: int = 10,
     metric: str = "latency",
-    model: str = "bayes",
+    train_metric: str | None = None,
+    model: str = "auto",
     references: str = "ours",
     leave_one_out: bool = False,
     seed: int = 0,
@@ -87,204 +70,165 @@ def run_bench_latency(
 
     Args:
         data_dirs: folders of public tables.
-        train_devices: known devices.
-        devices: devices treated as unseen.
+        train_devices: known devices; None: the 13 that HELP trains on (by their latencies).
+        devices: devices treated as unseen; None: the 6 that HELP tests on, and for energy
+            `latency_protocol.ENERGY_DEVICES`.
         samples: how many values of an unseen device the model sees.
-        metric: "latency" or "energy".
+        metric: "latency" or "energy", what is predicted.
+        train_metric: what is known of the known devices; None: `metric`, and of the default ones
+            latency, the prior that searches have of energy.
         model: one of `predictors.registry.model_names()`.
         references: which networks are sampled: "ours" (D-optimal under the prior of the training
             devices), "paper" (HELP's ten, at most 10), "random" (by `seed`),
             "active" (each chosen by the values of those before it, `predictors.active`).
-        leave_one_out: each device of `devices` is left out in turn, and all the others of
-            `devices` and `train_devices` are known.
+        leave_one_out: each device of `devices` is left out in turn, with what has its values under
+            another name, and all the others of `devices` and `train_devices` are known.
         seed: for random references, and of models that draw.
         plots: folder for pictures (PNG), None for none: predicted over published values, and, of
             a model that states a standard deviation, observed over nominal coverage.
-        on_event: told after each device.
+        on_event: told of slow models' training, and after each device.
 
-    Returns the JSON document of the contract. Per device also `noise_rel` (estimated relative
-    noise), `n_samples` and `kendall_retest`: tau-b between the two members of the pairs of cells
-    that run the same operators (nodes 1 and 2 swapped while edge 1->2 is none), the table's own
-    repeatability. Evaluated are live cells (error below 90 %) that were measured on the device.
+    Returns the JSON document of the contract. Judged are live cells (error below 90 %) that were
+    measured on the device and not sampled; with more than `latency_protocol.MANY_SAMPLES` samples
+    those alone that compute another function than every sample (``judged`` says which). Per device
+    also `noise_rel` (estimated relative noise), `n_samples` (fewer than asked where a reference was
+    not measured, which ``notes`` say), `spearman_new_families`, `kendall_new_families` and
+    `n_new_families` (over cells that compute another function than every sample),
+    `kendall_rounded` (tau-b of a prediction rounded as the device rounds, None for one that does
+    not round), `kendall_retest`: tau-b between the two members of the pairs of cells that run the
+    same operators (nodes 1 and 2 swapped while edge 1->2 is none), the table's own repeatability,
+    and `aliases_left_out`.
 
     Raises: ConfigError for a device the tables do not have (with those they have), an unknown
-        model, or a training device among the unseen; DataError for missing tables.
+        model or one of another space, or a training device among the unseen, by name or by its
+        values; DataError for missing tables, too few networks, or a folder that cannot be written;
+        MissingExtraError for a model whose package is missing. All of them before a model is
+        fitted.
     """
-    _check_choice("model", model, model_names())
-    _check_choice("reference set", references, REFERENCES)
-    _check_counts(samples, references, devices)
-    tables = load_tables(data_dirs)
-    for name in [*train_devices, *devices]:
-        tables.device(name, metric=metric)
-    bench = _Bench(
-        tables=tables,
-        features=structural_features(tables.genotypes),
-        columns=tables.metric(metric),
+    plan = plan_latency_bench(
+        train_devices=train_devices,
+        devices=devices,
         metric=metric,
+        train_metric=train_metric,
         samples=samples,
         model=model,
         references=references,
+        leave_one_out=leave_one_out,
         seed=seed,
     )
-    fit_seconds = adapt_seconds = 0.0
-    fitted: _Fitted | None = None
+    kind = transfer_model(plan.model, space=BenchTables.space)
+    for path in _pictures(plan, plots):
+        check_writable(path)
+    protocol = LatencyProtocol(load_tables(data_dirs), plan)
+    started = time.perf_counter()
+    cases = [protocol.case(device) for device in plan.devices]
+    fit_seconds, adapt_seconds = time.perf_counter() - started, 0.0
+    fitted: tuple[tuple[str, ...], TransferModel] | None = None
     answers: dict[str, dict[str, Any]] = {}
     predicted: dict[str, Predicted] = {}
-    unseen = list(dict.fromkeys(devices))
-    for done, device in enumerate(unseen):
-        if fitted is None or leave_one_out:
+    for done, case in enumerate(cases):
+        if fitted is None or fitted[0] != case.known:
+            on_event(Event(TASK, done, len(cases), f"fitting {plan.model}"))
             started = time.perf_counter()
-            left_out = device if leave_one_out else None
-            fitted = _fit(bench, _known_devices(train_devices, unseen, left_out))
+            fitted = case.known, _fit(protocol, kind, case, on_event)
             fit_seconds += time.perf_counter() - started
-        started = time.perf_counter()
-        outcome = _predict_device(bench, fitted, device)
-        answers[device], predicted[device] = outcome.answer, outcome.predicted
-        fit_seconds += time.perf_counter() - started - outcome.seconds
+        outcome = _predict_device(protocol, fitted[1], case)
+        answers[case.device], predicted[case.device] = outcome.answer, outcome.predicted
         adapt_seconds += outcome.seconds
-        rho = answers[device]["spearman"]
-        message = f"{device}: Spearman {rho:.3f}" if rho is not None else device
-        on_event(Event(_TASK, done + 1, len(unseen), message))
-    drawn = [] if plots is None else _draw(bench, predicted, plots)
+        rho = outcome.answer["spearman"]
+        message = f"{case.device}: Spearman {rho:.3f}" if rho is not None else case.device
+        on_event(Event(TASK, done + 1, len(cases), message))
+    means = {f"mean_{key}": _mean([answer[key] for answer in answers.values()]) for key in _MEANS}
     return {
         "devices": answers,
-        "mean_spearman": _mean([answer["spearman"] for answer in answers.values()]),
-        "mean_kendall": _mean([answer["kendall"] for answer in answers.values()]),
-        "model": model,
-        "metric": metric,
-        "references": references,
-        "samples": samples,
-        "train_devices": list(train_devices),
-        "leave_one_out": leave_one_out,
-        "seed": seed,
+        **means,
+        "judged": plan.judged,
+        "model": plan.model,
+        "metric": plan.metric,
+        "train_metric": plan.train_metric,
+        "references": plan.references,
+        "samples": plan.samples,
+        "train_devices": list(plan.train_devices),
+        "leave_one_out": plan.leave_one_out,
+        "seed": plan.seed,
         "fit_seconds": round(fit_seconds, 4),
         "adapt_seconds": round(adapt_seconds / len(answers), 4),
-        "plots": drawn,
+        "plots": [] if plots is None else _draw(plan, predicted, plots),
+        "notes": [note for case in cases for note in _notes(plan, case)],
     }
 
 
-def _draw(bench: _Bench, predicted: dict[str, Predicted], folder: Path) -> list[str]:
+def _notes(plan: LatencyBenchPlan, case: Case) -> list[str]:
+    """What a reader of the figures would not expect."""
+    notes = []
+    if len(case.rows) < plan.samples:
+        notes.append(
+            f"{case.device}: {len(case.rows)} samples instead of {plan.samples}, the other "
+            "references were not measured on it"
+        )
+    if case.aliases:
+        notes.append(
+            f"{case.device}: left out with it {', '.join(case.aliases)}, whose values are the same "
+            "or times a constant"
+        )
+    return notes
+
+
+def _pictures(plan: LatencyBenchPlan, folder: Path | None) -> list[Path]:
+    """Where pictures go: predictions, calibration."""
+    if folder is None:
+        return []
+    stem = f"{plan.metric}-{plan.model}-{plan.references}"
+    return [folder / f"{stem}-{kind}.png" for kind in ("scatter", "calibration")]
+
+
+def _draw(plan: LatencyBenchPlan, predicted: dict[str, Predicted], folder: Path) -> list[str]:
     """Pictures of all devices; returns their paths."""
-    stem = f"{bench.metric}-{bench.model}-{bench.references}"
-    unit = "ms" if bench.metric == "latency" else "mJ"
-    drawn = [draw_predictions(predicted, unit=unit, path=folder / f"{stem}-scatter.png")]
+    scatter, calibration = _pictures(plan, folder)
+    unit = "ms" if plan.metric == "latency" else "mJ"
+    drawn = [draw_predictions(predicted, unit=unit, path=scatter)]
     if all(np.isfinite(device.sd).all() for device in predicted.values()):
-        drawn.append(draw_calibration(predicted, path=folder / f"{stem}-calibration.png"))
+        drawn.append(draw_calibration(predicted, path=calibration))
     return [str(path) for path in drawn]
 
 
-def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {what} {value!r}", hint=f"one of {', '.join(known)}")
-
-
-def _check_counts(samples: int, references: str, devices: Sequence[str]) -> None:
-    if not devices:
-        raise ConfigError("no device to predict", hint="--devices X,Y")
-    if samples < 1:
-        raise ConfigError(f"cannot learn a device from {samples} samples", hint="--samples 10")
-    if references == "paper" and samples > len(PAPER_INDICES):
-        raise ConfigError(
-            f"the paper's reference set has {len(PAPER_INDICES)} networks, not {samples}",
-            hint="use --references ours for more samples",
-        )
-
-
-def _known_devices(
-    train_devices: Sequence[str], unseen: Sequence[str], left_out: str | None
-) -> list[str]:
-    """Training devices; with one `left_out`, all others of both lists."""
-    if left_out is not None:
-        known = [d for d in dict.fromkeys([*train_devices, *unseen]) if d != left_out]
-    else:
-        known = list(dict.fromkeys(train_devices))
-        leaked = sorted(set(known) & set(unseen))
-        if leaked:
-            raise ConfigError(
-                f"{', '.join(leaked)}: a training device cannot also be an unseen one",
-                hint="--leave-one-out leaves each device out of its own prediction",
-            )
-    if not known:
-        raise ConfigError("no training device", hint="--train-devices A,B")
-    return known
-
-
-def _fit(bench: _Bench, known: Sequence[str]) -> _Fitted:
-    live = bench.tables.live
-    latencies = {name: bench.columns[name][live] for name in known}
-    model = transfer_model(bench.model).fit(
-        bench.tables.genotypes[live], latencies, seed=bench.seed
+def _fit(
+    protocol: LatencyProtocol, kind: type[TransferModel], case: Case, on_event: EventSink
+) -> TransferModel:
+    if kind is BayesModel and case.prior is not None:
+        return BayesModel(case.prior)  # what it would fit
+    tables = protocol.tables
+    return kind.fit(
+        tables.genotypes[tables.live],
+        protocol.live_columns(case.known),
+        seed=protocol.plan.seed,
+        on_event=on_event,
     )
-    prior = None
-    if bench.references in ("ours", "active"):
-        if isinstance(model, BayesModel):
-            prior = model.prior
-        else:
-            prior = LatencyPrior.fit(bench.features[live], latencies)
-    return _Fitted(model, prior)
 
 
-def _references(bench: _Bench, fitted: _Fitted, device: str) -> Indices:
-    """Rows to sample on `device`: live, and measured there."""
-    column = bench.columns[device]
-    eligible = bench.tables.live & np.isfinite(column) & (column > 0)
-    if bench.references == "paper":
-        row_of = {int(index): row for row, index in enumerate(bench.tables.index)}
-        rows = [row_of[i] for i in PAPER_INDICES if i in row_of and eligible[row_of[i]]]
-        chosen = np.array(rows[: bench.samples], dtype=np.int64)
-    elif int(eligible.sum()) < bench.samples:
-        chosen = np.empty(0, dtype=np.int64)
-    elif bench.references == "random":
-        rng = child_rng(bench.seed, _TASK, device)
-        chosen = rng.choice(np.flatnonzero(eligible), bench.samples, replace=False)
-    elif bench.references == "active":
-        assert fitted.prior is not None
-        chosen = _active(bench, fitted.prior, column, eligible)
-    else:
-        assert fitted.prior is not None
-        chosen = d_optimal_references(
-            fitted.prior, bench.features, bench.samples, eligible=eligible
-        )
-    if not chosen.size:
-        raise DataError(
-            f"{device}: {int(eligible.sum())} measured live cells, {bench.samples} are needed",
-            code="too_few_rows",
-        )
-    return chosen
-
-
-def _active(
-    bench: _Bench, prior: LatencyPrior, column: Floats, eligible: NDArray[np.bool_]
-) -> Indices:
-    """One row after the other, each chosen by the values of those before it."""
-    n_start = min(N_START, bench.samples)
-    chosen = d_optimal_references(prior, bench.features, n_start, eligible=eligible).tolist()
-    while len(chosen) < bench.samples:
-        posterior = prior.adapt(bench.features[chosen], column[chosen])
-        left = eligible.copy()
-        left[chosen] = False
-        chosen.append(next_network(posterior, bench.features, eligible=left, seed=bench.seed))
-    return np.array(chosen, dtype=np.int64)
-
-
-def _predict_device(bench: _Bench, fitted: _Fitted, device: str) -> _Outcome:
+def _predict_device(protocol: LatencyProtocol, model: TransferModel, case: Case) -> _Outcome:
     """Predict all rows of one device from a few, and compare."""
-    rows = _references(bench, fitted, device)
-    seen = bench.columns[device][rows]  # the only values of the device a model gets
+    truth, rows = protocol.columns[case.device], case.rows
+    seen = truth[rows]  # the only values of the device a model gets
     started = time.perf_counter()
-    genotypes = bench.tables.genotypes
-    adapted = fitted.model.adapt(genotypes[rows], seen)
+    genotypes = protocol.tables.genotypes
+    adapted = model.adapt(genotypes[rows], seen)
     mean, sd = adapted.predict(genotypes)
     spent = time.perf_counter() - started
-    truth = bench.columns[device]
-    judged = bench.tables.live & np.isfinite(truth) & np.isfinite(mean)
+    judged = case.judged & np.isfinite(mean)
+    new = case.new_families & np.isfinite(mean)
     stated = np.isfinite(sd[judged]).all()
     figures = agreement(truth[judged], mean[judged], sd[judged] if stated else None)
     answer: dict[str, Any] = {
         **asdict(figures),
-        "kendall_retest": _retest(bench.tables, truth),
+        "spearman_new_families": spearman(truth[new], mean[new]),
+        "kendall_new_families": kendall(truth[new], mean[new]),
+        "n_new_families": int(new.sum()),
+        "kendall_rounded": kendall_rounded(truth[judged], mean[judged]),
+        "kendall_retest": _retest(protocol.tables, truth),
         "noise_rel": getattr(adapted, "noise_rel", None),
         "n_samples": len(rows),
+        "aliases_left_out": list(case.aliases),
     }
     shown = Predicted(truth[judged], mean[judged], sd[judged], figures.kendall)
     return _Outcome(answer, shown, spent)

@@ -23,6 +23,7 @@ from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
 from hwnas_sdk.report.search_plots import Found, draw_fronts, draw_rounds
 from hwnas_sdk.spaces import get_space
+from hwnas_sdk.store.aliases import refuse_aliases
 from hwnas_sdk.store.tables import DEAD_ERROR_PCT, BenchTables, load_tables
 from hwnas_sdk.workflows.entrants import find_method
 from hwnas_sdk.workflows.entrants.entry import TASK, Contest, Entry
@@ -77,7 +78,8 @@ def run_bench_search(
     to ask for (their models included), ``train_seconds`` the training of what all devices share,
     once per seed; ``revealed`` what a method was shown.
 
-    Raises: ConfigError for impossible plans and unknown devices; DataError for missing tables or
+    Raises: ConfigError for impossible plans, unknown devices and a training device that has the
+        values of an unseen one under another name; DataError for missing tables or
         too few usable rows.
     """
     plan = SearchBenchPlan(
@@ -140,6 +142,7 @@ def _contest(tables: BenchTables, plan: SearchBenchPlan) -> Contest:
     # Not `tables.live`, which looks at errors.
     alive = np.asarray(live_edges(tables.genotypes).any(axis=1), dtype=np.bool_)
     known = {device: tables.device(device) for device in plan.train_devices}
+    refuse_aliases(known, {device: tables.device(device) for device in plan.devices})
     return Contest(
         space=get_space("nasbench201"),
         genotypes=tables.genotypes,

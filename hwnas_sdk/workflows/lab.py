@@ -15,6 +15,7 @@ from hwnas_sdk.core.settings import MeasureSettings, settings_preset
 from hwnas_sdk.core.types import (
     Architecture,
     DeviceProfile,
+    DeviceSpec,
     Measurement,
     ParetoFront,
     Verdict,
@@ -25,6 +26,7 @@ from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.cache_limit import working_with
 from hwnas_sdk.export.tflite import import_tflite
 from hwnas_sdk.export.user_model import import_onnx
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
@@ -38,6 +40,7 @@ from hwnas_sdk.workflows.measure import (
     artifact_target,
     standard_sentinel,
 )
+from hwnas_sdk.workflows.priors import load_prior
 from hwnas_sdk.workflows.profile import (
     profile_of,
     reference_architectures,
@@ -47,7 +50,11 @@ from hwnas_sdk.workflows.profile_file import profile_from_mapping, profile_to_ma
 from hwnas_sdk.workflows.runtime import artifact_maker
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.verify import judge, reference_box
-from hwnas_sdk.workflows.zero import shipped_profiles, zero_measurement_beliefs
+from hwnas_sdk.workflows.zero import (
+    described_device,
+    shipped_profiles,
+    zero_measurement_beliefs,
+)
 
 
 class Lab:
@@ -269,9 +276,17 @@ class Lab:
             hint=f"measure one with `hwnas profile NAME{option}`",
         )
 
-    def beliefs(self, on: DeviceSession, *, folded: bool = True, runtime: str = "ort") -> Beliefs:
+    def beliefs(
+        self,
+        on: DeviceSession,
+        *,
+        folded: bool = True,
+        runtime: str = "ort",
+        prior: LatencyPrior | None = None,
+    ) -> Beliefs:
         """Predictors adapted to all valid measurements of the device's newest profile.
 
+        `prior` is what is known of devices, None = the shipped one.
         Raises: DataError when it was never profiled with `runtime`.
         """
         run, _ = self.stored_profile(on.spec.id, runtime=runtime)
@@ -280,27 +295,39 @@ class Lab:
             Label.of(Architecture.of_id(m.arch_id), m, folded=item.endswith("/folded"))
             for item, m in sorted(self.store.done_items(run.id).items())
         ]
-        return Beliefs.fit(space, labels, folded=folded)
+        return Beliefs.fit(space, labels, folded=folded, prior=prior)
 
     def beliefs_unmeasured(
-        self, on: DeviceSession, *, folded: bool = True, runtime: str = "ort"
+        self, on: DeviceSession | DeviceSpec, *, folded: bool = True, runtime: str = "ort"
     ) -> Beliefs:
         """Beliefs from the closest shipped or stored profile of another device.
 
+        `on` may be no more than a description (`described`).
         Raises: DataError when there is none with `runtime`.
         """
+        return zero_measurement_beliefs(
+            get_space("nasbench201"),
+            on if isinstance(on, DeviceSpec) else on.spec,
+            self._known_profiles(),
+            folded=folded,
+            runtime=runtime,
+        )
+
+    def described(self, family: str, chip: str = "") -> DeviceSpec:
+        """A device that cannot be reached, by what `hwnas devices list` would say of it.
+
+        Raises: ConfigError for a family that no driver, agent or profile knows.
+        """
+        return described_device(family, chip, profiles=self._known_profiles())
+
+    def _known_profiles(self) -> list[DeviceProfile]:
+        """The shipped profiles and the stored ones."""
         stored = [
             profile_from_mapping(run.result, where=f"run {run.id}")
             for run in self.store.runs("profile")
             if run.result
         ]
-        return zero_measurement_beliefs(
-            get_space("nasbench201"),
-            on.spec,
-            [*shipped_profiles(), *stored],
-            folded=folded,
-            runtime=runtime,
-        )
+        return [*shipped_profiles(), *stored]
 
     # --- searching ------------------------------------------------------------------------------
 
@@ -314,12 +341,14 @@ class Lab:
         objectives: Sequence[str] = ("error", "latency"),
         folded: bool = True,
         runtime: str = "ort",
+        prior: Path | None = None,
         seed: int = 0,
         **constraints: Any,
     ) -> ParetoFront:
         """Search from the device's profile; nothing is measured.
 
-        `constraints` are max_latency_ms and max_memory_mib.
+        `prior` is a file of `hwnas train latency`, None = the shipped one; `constraints` are
+        max_latency_ms and max_memory_mib.
         Raises: DataError without a profile, ConfigError for an unknown method or objective.
         """
         plan = SearchPlan(
@@ -327,12 +356,13 @@ class Lab:
             method=method,
             objectives=tuple(objectives),
             candidates=candidates,
+            prior=prior,
             seed=seed,
             **constraints,
         )
         return search_front(
             space,
-            self.beliefs(on, folded=folded, runtime=runtime),
+            self.beliefs(on, folded=folded, runtime=runtime, prior=load_prior(prior)),
             plan=plan,
             device_id=on.spec.id,
             on_event=self.on_event,

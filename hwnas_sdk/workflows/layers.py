@@ -1,8 +1,8 @@
 """Measuring the layers of networks one by one, and the look-up table they make.
 
 Each different layer becomes a network of its own and goes the way of every measurement: it is
-stored, an interrupted run continues, and a second network pays only for the layers it adds within
-one call.
+stored, an interrupted run continues, and a second network pays only for the layers it adds. What
+the store has already (`stored_items`) can stand for measuring it again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import hwnas_sdk
 from hwnas_sdk.core.errors import ConfigError, DataError, ExportError
+from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Architecture, Artifact, Measurement
+from hwnas_sdk.core.unique_layers import UniqueLayer, calling, unique_layers
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_graph
-from hwnas_sdk.predictors.layers import ID_PREFIX, LayerTable, UniqueLayer, calling, unique_layers
+from hwnas_sdk.predictors.layers import LayerTable
+from hwnas_sdk.simulators.workload import without_constants
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.sqlite import MeasurementStore
 from hwnas_sdk.workflows.measure import Target, architecture_target
@@ -33,6 +36,7 @@ class NetworkSum:
 
     Attributes:
         architecture: which.
+        graph: its layers, as the device has them.
         measurement: of the whole network.
         counts: layer key -> how often the network has it.
         alone_ms: sum of its layers as measured alone, each with the cost of calling the runtime.
@@ -40,6 +44,7 @@ class NetworkSum:
     """
 
     architecture: Architecture
+    graph: LayerGraph
     measurement: Measurement
     counts: Mapping[str, int]
     alone_ms: float | None
@@ -52,6 +57,7 @@ class LayersResult:
 
     `layers` are measurements by layer key; `skipped` says why a layer has none; `calling` is the
     key of the network that does nothing. Sums are None where a layer of the network is missing.
+    `run_id` is empty when all was known and nothing had to be measured.
     """
 
     run_id: str
@@ -59,6 +65,8 @@ class LayersResult:
     skipped: Mapping[str, str]
     calling: str
     networks: tuple[NetworkSum, ...]
+    table: LayerTable
+    n_measured: int
 
 
 def layer_target(unique: UniqueLayer, *, cache: ArtifactCache, batch: int = 1) -> Target:
@@ -79,21 +87,27 @@ def measure_layers(
     settings: MeasureSettings,
     folded: bool = False,
     seed: int = 0,
+    known: Mapping[str, Measurement] | None = None,
 ) -> LayersResult:
     """Measure every different layer of some networks, and the networks, on one device.
 
-    Interrupted, the same call continues.
+    Interrupted, the same call continues. `known` are measurements that are taken as they are, by
+    item, see `stored_items`.
 
-    Raises: ConfigError for a device that runs no files; SpaceError, ExportError, DeviceError;
-        DataError when the cost of calling the runtime got no valid measurement.
+    Raises: ConfigError for a device that knows whole networks only; SpaceError, ExportError,
+        DeviceError; DataError when the cost of calling the runtime got no valid measurement.
     """
-    if not on.needs_artifacts:
+    if not (on.needs_artifacts or _is_simulator(on)):
         raise ConfigError(
             f"{on.spec.name} looks up whole networks; it cannot run a layer",
             code="no_layers",
-            hint="name a real board, or local:",
+            hint="name a real board, local: or a simulator",
         )
-    graphs = [get_space(a.space).layers(a, folded=folded) for a in architectures]
+    given = known or {}
+    dataset = _dataset(on)
+    graphs = [get_space(a.space).layers(a, dataset=dataset, folded=folded) for a in architectures]
+    if _is_simulator(on):
+        graphs = [without_constants(graph) for graph in graphs]
     nothing = calling(graphs[0])
     wanted = {nothing.key: nothing}
     counts: list[dict[str, int]] = []
@@ -124,11 +138,17 @@ def measure_layers(
         "settings": settings.to_json(),
         "seed": seed,
     }
-    run = lab.store.start_run("measure", plan)
-    results = lab.measurer(on, run, settings, seed=seed).measure(
-        [*wholes, *targets.values()], task=f"measure layers on {on.spec.name}"
-    )
-    lab.store.finish_run(run.id)
+    everything = [*wholes, *targets.values()]
+    results = {target.item: given[target.item] for target in everything if target.item in given}
+    missing = [target for target in everything if target.item not in results]
+    run_id = ""
+    if missing:
+        run = lab.store.start_run("measure", plan)
+        results |= lab.measurer(on, run, settings, seed=seed).measure(
+            missing, task=f"measure layers on {on.spec.name}"
+        )
+        lab.store.finish_run(run.id)
+        run_id = run.id
     measured = {key: results[target.item] for key, target in targets.items()}
     valid = {
         key: float(m.latency_ms)
@@ -141,6 +161,7 @@ def measure_layers(
             f"{on.spec.name}: what calling the runtime costs was not measured: "
             f"{skipped[nothing.key]}",
             code="layer_unmeasured",
+            hint="make the board quiet (see `hwnas doctor`) and give the same command again",
         )
     table = LayerTable(valid, valid[nothing.key])
     networks = []
@@ -148,30 +169,33 @@ def measure_layers(
         complete = not table.missing([graph])
         alone = sum(n * valid[key] for key, n in count.items()) if complete else None
         total = table.predict(graph) if complete else None
-        networks.append(NetworkSum(arch, results[target.item], count, alone, total))
-    return LayersResult(run.id, measured, skipped, nothing.key, tuple(networks))
+        networks.append(NetworkSum(arch, graph, results[target.item], count, alone, total))
+    return LayersResult(
+        run_id, measured, skipped, nothing.key, tuple(networks), table, len(missing)
+    )
 
 
-def stored_layer_table(
-    store: MeasurementStore, device_id: str, settings: MeasureSettings, *, calling_key: str
-) -> LayerTable:
-    """Look-up table of all layers ever measured on a device in one way; the newest record counts.
+def stored_items(
+    store: MeasurementStore, device_id: str, settings: MeasureSettings
+) -> dict[str, Measurement]:
+    """All that was ever validly measured on a device in one way, by item; the newest counts.
 
-    Raises: DataError when the cost of calling (`predictors.layers.calling`) was not measured.
+    The items of layers and of whole networks outside loops name what they are, so one run's are
+    another's.
     """
-    found: dict[str, float] = {}
-    for m in store.measurements(device_id=device_id, settings_id=settings.id, valid_only=True):
-        if m.arch_id.startswith(ID_PREFIX) and m.latency_ms is not None:
-            key = store.architecture_text(m.arch_id)
-            assert key is not None
-            found[key] = m.latency_ms
-    if calling_key not in found:
-        raise DataError(
-            f"device {device_id} has no layers measured with these settings",
-            code="no_layers",
-            hint="measure them with `hwnas measure --layers`",
-        )
-    return LayerTable(found, found[calling_key])
+    found = store.measurements(device_id=device_id, settings_id=settings.id, valid_only=True)
+    return {m.item: m for m in found}
+
+
+def _is_simulator(on: DeviceSession) -> bool:
+    """Whether the device costs layers by a model; an emulated board runs files."""
+    return not on.needs_artifacts and on.spec.family == "simulator"
+
+
+def _dataset(on: DeviceSession) -> str | None:
+    """What a simulator takes for its networks' input; None for the space's default."""
+    named = on.spec.details["dataset"] if _is_simulator(on) else "default"
+    return None if named == "default" else str(named)
 
 
 def _why(m: Measurement) -> str:

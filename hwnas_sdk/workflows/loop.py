@@ -32,6 +32,7 @@ from hwnas_sdk.workflows.measure import (
     architecture_target,
     standard_sentinel,
 )
+from hwnas_sdk.workflows.priors import load_prior
 from hwnas_sdk.workflows.profile import profile_of, reference_architectures, reference_targets
 from hwnas_sdk.workflows.profile_file import profile_to_mapping
 from hwnas_sdk.workflows.runtime import artifact_maker
@@ -255,7 +256,9 @@ class Loop:
                 return front_from_mapping(known.result)
         step = self.store.start_run("round", plan)
         self.on_event(Event(f"search round {number}", 0, 1))
-        beliefs = Beliefs.fit(space, labels, folded=self.plan.folded)
+        beliefs = Beliefs.fit(
+            space, labels, folded=self.plan.folded, prior=load_prior(self.plan.search.prior)
+        )
         if number == 1 and beliefs.warning():
             self.on_event(Event("warning", message=beliefs.warning()))
         front = search_front(
@@ -291,7 +294,8 @@ class Loop:
         self.on_event(
             Event(
                 "round",
-                message=f"round {verdict.round}: {len(verdict.candidates)} measured, "
+                message=f"round {verdict.round}: "
+                f"{verdict.n_measured} of {len(verdict.candidates)} measured, "
                 f"Spearman {rho}, {len(verdict.dominated_after_measuring)} fell off the front",
             )
         )

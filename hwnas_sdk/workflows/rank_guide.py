@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import ConfigError, MissingExtraError
+from hwnas_sdk.core.errors import ConfigError
+from hwnas_sdk.core.extras import needs_torch
 from hwnas_sdk.predictors.accuracy import to_target
 from hwnas_sdk.predictors.card import Card, load_card, load_model
 from hwnas_sdk.predictors.encodings import executed_cells
@@ -32,6 +33,8 @@ Scores = Callable[[Genotypes], Floats]
 _NETWORK: Final = "rank_network"
 """Kind of the paper's network, whose module needs torch; a test compares them."""
 _LEAST: Final = 1e-9
+_SURE: Final = 1e-4
+"""Relative sd below which a value is known (of simulators, whose equal networks tie in a draw)."""
 
 
 def rank_scores_of(
@@ -91,7 +94,8 @@ def _normal(
     means = np.maximum(means, _LEAST)
     errors = np.array([name == "error" for name in objectives])
     slopes = np.where(errors, means**-2.0, 1.0 / means)
-    return np.where(errors, to_target(means), np.log(means)), sds * slopes
+    doubted = np.where(sds > _SURE * means, sds, 0.0)
+    return np.where(errors, to_target(means), np.log(means)), doubted * slopes
 
 
 def ranker_scores(path: Path, space: SearchSpace, objectives: Sequence[str]) -> Scores:
@@ -145,10 +149,6 @@ def _other_devices(path: Path, n: int) -> ConfigError:
 def _load_ranker(path: Path, kind: str) -> RankModel:
     if kind != _NETWORK:
         return RankPredictor.load(path)
-    try:
+    with needs_torch("the rank network"):
         from hwnas_sdk.predictors.neural import rank_network
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and exc.name.split(".")[0] == "torch":
-            raise MissingExtraError("torch", "torch", purpose="the rank network") from exc
-        raise
     return rank_network.RankNetwork.load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,10 @@ METRICS: Final = ("latency", "energy")
 BATCH: Final = 18  # of the paper; rank correlation inside batches of this size is judged too
 _N_BATCHES: Final = 500
 N_BEST: Final = 100
+FEWEST_LABELS: Final = 30
+FEWEST_JUDGED: Final = 30  # rows; agreement over fewer says nothing
+MOST_LABELS: Final = 6_000
+"""Of the posterior: 4 GB of covariances (they grow with the square) and minutes (with the cube)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +69,16 @@ class RankBenchPlan:
                 raise ConfigError(f"unknown {name} {value!r}", hint=f"one of {', '.join(known)}")
         if not self.devices or not self.metrics:
             raise ConfigError("nothing to rank for", hint="name devices and at least one metric")
-        if self.train < 30 or self.seeds < 1:
+        if self.train < FEWEST_LABELS or self.seeds < 1:
             raise ConfigError(
-                f"{self.train} labels and {self.seeds} seeds: at least 30 and 1 are needed"
+                f"{self.train} labels and {self.seeds} seeds: at least {FEWEST_LABELS} and 1 are "
+                "needed"
+            )
+        if self.model == "posterior" and self.train > MOST_LABELS:
+            raise ConfigError(
+                f"{self.train} labels: the posterior learns from at most {MOST_LABELS}, its memory "
+                "grows with their square",
+                hint=f"at most {MOST_LABELS} labels, or --model network",
             )
         if self.batch_size is not None and self.batch_size < 2:
             raise ConfigError("a batch of one orders nothing", hint="--batch-size 18")
@@ -93,38 +105,64 @@ class RankJudge:
         front = scaled[pareto.non_dominated_mask(scaled)]
         return cls(pareto.ranks(objectives), scaled, pareto.hypervolume(front, _ones(scaled)))
 
-    def figures(self, scores: Floats, *, labelled: Bools, seed: int) -> dict[str, float]:
+    def counts(self) -> dict[str, int]:
+        """What stands beside a tau-b: judged rows, true fronts, pairs of rows on one front."""
+        return {
+            "n": len(self.ranks),
+            "n_fronts": int(self.ranks.max()) + 1,
+            "n_tied_pairs": tied_pairs(self.ranks),
+        }
+
+    def figures(
+        self, scores: Floats, *, labelled: Bools, seed: int, within: Floats | None = None
+    ) -> dict[str, float]:
         """Agreement of scores (higher = better) with the true ranks.
 
         `labelled` marks rows of function families that have a member among the labels: agreement
-        on the others cannot come from having seen the function.
+        on the others cannot come from having seen the function. `within` are ranks a model gives
+        the members of each of `batches(seed)` when it is asked for that batch, lower = better.
+
+        A figure that nothing can be said of is NaN: agreement on fewer than 30 rows of new
+        families, the hypervolume of the best 100 of no more rows than that.
         """
-        best = self._best(scores, seed)
-        hv = pareto.hypervolume(self.scaled[best], _ones(self.scaled))
-        return {
+        new = ~labelled
+        batches = self.batches(seed)
+        told = {} if within is None else {"kendall_within18": self._in_batches(batches, within)}
+        return told | {
             "kendall": _defined(kendall(self.ranks, -scores)),
             "kendall_distinct": distinct_kendall(self.ranks, -scores),
-            "kendall_batch18": self._in_batches(scores, seed),
-            "kendall_new_families": _defined(kendall(self.ranks[~labelled], -scores[~labelled])),
-            "normalized_hv": hv / self.hv_true,
+            "kendall_batch18": self._in_batches(batches, -scores[batches]),
+            "kendall_new_families": _defined(kendall(self.ranks[new], -scores[new]))
+            if new.sum() >= FEWEST_JUDGED
+            else math.nan,
+            "new_families_share": float(new.mean()),
+            "normalized_hv": self._covered(scores, seed),
         }
+
+    def _covered(self, scores: Floats, seed: int) -> float:
+        """Hypervolume of the best-scored rows, relative to the true front's."""
+        if len(scores) <= N_BEST:
+            return math.nan
+        best = self._best(scores, seed)
+        return pareto.hypervolume(self.scaled[best], _ones(self.scaled)) / self.hv_true
 
     def _best(self, scores: Floats, seed: int) -> Ints:
         """The best-scored rows; which of equal scores is left to chance, not to table order."""
         lottery = child_rng(seed, "best rows").random(len(scores))
         return np.lexsort((lottery, -scores))[:N_BEST]
 
-    def _in_batches(self, scores: Floats, seed: int) -> float:
-        """Tau over pairs of different rank inside random batches of 18, as the paper trains."""
+    def batches(self, seed: int) -> Ints:
+        """Rows of random batches of 18, as the paper trains on, (500, 18)."""
         rng = child_rng(seed, "batches")
-        agree = different = 0.0
-        for _ in range(_N_BATCHES):
-            rows = rng.choice(len(scores), size=min(BATCH, len(scores)), replace=False)
-            ranks = pareto.ranks(self.scaled[rows])
-            better = ranks[:, None] < ranks[None, :]
-            agree += float(np.sign(scores[rows][:, None] - scores[rows][None, :])[better].sum())
-            different += float(better.sum())
-        return agree / max(different, 1.0)
+        n, size = len(self.ranks), min(BATCH, len(self.ranks))
+        return np.array([rng.choice(n, size=size, replace=False) for _ in range(_N_BATCHES)])
+
+    def _in_batches(self, batches: Ints, ranks: Floats) -> float:
+        """Tau over pairs of different rank inside their batch; ranks (b, k), lower = better."""
+        truth = pareto.ranks_of_sets(self.scaled[batches])
+        better = truth[:, :, None] < truth[:, None, :]
+        agree = np.sign(ranks[:, None, :] - ranks[:, :, None])[better].sum()
+        return float(agree / max(better.sum(), 1))
 
 
 def distinct_kendall(truth: NDArray[np.number], predicted: Floats) -> float:

@@ -152,7 +152,7 @@ def _command(run: Run, spec: DeviceSpec) -> str:
             f"--candidates {search['candidates']}",
             "--folded" if plan["folded"] else "--unfolded",
         ]
-        for option in ("hypernetwork", "ranker"):
+        for option in ("hypernetwork", "ranker", "prior"):
             if search.get(option):
                 words += [f"--{option} {shlex.quote(search[option])}"]
         optional = {
@@ -214,9 +214,7 @@ def _hypervolume(verdicts: Sequence[Verdict]) -> tuple[HypervolumePoint, ...]:
             predicted=verdict.hypervolume_predicted,
             measured=verdict.hypervolume_measured,
             measured_so_far=union_hypervolume(verdicts[: i + 1]),
-            n_so_far=sum(
-                row.measured_ms is not None for v in verdicts[: i + 1] for row in v.candidates
-            ),
+            n_so_far=sum(v.n_measured for v in verdicts[: i + 1]),
         )
         for i, verdict in enumerate(verdicts)
     )

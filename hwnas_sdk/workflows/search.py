@@ -25,6 +25,7 @@ from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace, get_space
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.hypernetworks import PROPOSALS_PER_CANDIDATE
+from hwnas_sdk.workflows.priors import load_prior, prior_plan
 from hwnas_sdk.workflows.rank_guide import Scores, rank_scores_of, ranker_scores
 from hwnas_sdk.workflows.searchers import SEARCHERS, Predict, Task
 
@@ -44,6 +45,7 @@ class SearchPlan:
         hypernetwork: weights of method modnas, None for the shipped ones.
         ranker: a file of `hwnas train rank` that method rank is guided by, None for the expected
             rank under what is believed of the device.
+        prior: a file of `hwnas train latency` that beliefs start from, None for the shipped one.
         candidates: how many networks to propose.
         population, generations: every method scores as many networks as their product.
         max_latency_ms, max_memory_mib: limits on predicted values, None for none.
@@ -53,6 +55,7 @@ class SearchPlan:
     method: str = "auto"
     hypernetwork: Path | None = None
     ranker: Path | None = None
+    prior: Path | None = None
     objectives: tuple[str, ...] = ("error", "latency")
     candidates: int = 24
     population: int = 100
@@ -118,12 +121,11 @@ class SearchPlan:
         return self.generations, self.population
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON object."""
-        files = {
-            name: None if path is None else str(path)
-            for name, path in (("hypernetwork", self.hypernetwork), ("ranker", self.ranker))
-        }
-        return {**asdict(self), "objectives": list(self.objectives), **files}
+        """Plain JSON object. Raises: ModelError for a prior that cannot be read."""
+        named = {"hypernetwork": self.hypernetwork, "ranker": self.ranker, "prior": self.prior}
+        files = {name: None if path is None else str(path) for name, path in named.items()}
+        known = prior_plan(None if self.prior is None else load_prior(self.prior))
+        return {**asdict(self), "objectives": list(self.objectives), **files, **known}
 
     def get_space(self) -> SearchSpace:
         """The space to search."""

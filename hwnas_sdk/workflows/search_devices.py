@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 
 from hwnas_sdk.core.errors import ConfigError
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import executed_cells, structural_features
+from hwnas_sdk.predictors.latency_model import LatencyModel
 from hwnas_sdk.search.traits import traits_of
 from hwnas_sdk.spaces import Genotypes, SearchSpace
 from hwnas_sdk.workflows.beliefs import network_mib

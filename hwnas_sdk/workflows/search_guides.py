@@ -1,9 +1,10 @@
-"""The file that guides a search: whether it can, before anything is measured."""
+"""The files a search is told to use: whether it can, before anything is measured."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hwnas_sdk.workflows.priors import load_prior
 from hwnas_sdk.workflows.rank_guide import check_ranker, ranker_scores
 from hwnas_sdk.workflows.train_hypernetwork import (
     check_hypernetwork,
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def check_guide(plan: SearchPlan) -> None:
-    """Read card and weights of the plan's file, if its method has one; needs no torch.
+    """Read card and weights of the plan's files: its prior, its method's; needs no torch.
 
     Raises: ConfigError for other objectives, space or number of devices; ModelError for another
         kind, space or schema, or a damaged file.
     """
+    load_prior(plan.prior)
     if plan.method == "modnas":
         check_hypernetwork(plan.hypernetwork, plan.space, plan.objectives)
     if plan.ranker is not None:

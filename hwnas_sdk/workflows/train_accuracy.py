@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas_sdk.core.errors import ConfigError, DataError, MissingExtraError
+from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import Event, EventSink, ignore
+from hwnas_sdk.core.extras import needs_torch
 from hwnas_sdk.core.files import check_writable
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import AccuracyModel, NetworkEnsemble, to_target
@@ -20,6 +21,7 @@ from hwnas_sdk.predictors.paths import path_blocks
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.labels import load_error_labels
 from hwnas_sdk.store.tables import load_tables
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,6 +58,8 @@ def train_accuracy(
 
     The figures are those of the same recipe trained without a fifth of the function families: half
     of these set the width of the interval, the other half judge. The weights then learn from all.
+    Checkpoints beside `output` make a killed training continue and end in the same weights; they
+    are removed at the end.
 
     Args:
         output: file to write (.safetensors).
@@ -71,8 +75,8 @@ def train_accuracy(
     Returns ``model`` (the file), ``metrics``, ``n_labels``, ``weights_sha256``.
 
     Raises: ConfigError when not exactly one source is named or the classes are not known; DataError
-        for a file that cannot be read or written, or fewer than 50 labels; MissingExtraError
-        without torch.
+        for a file that cannot be read or written, or fewer than 50 labels; ModelError for
+        the checkpoint of another training; MissingExtraError without torch.
     """
     if bool(data_dirs) == (labels is not None):
         raise ConfigError("name the labels once", hint="--data DIR, or --labels FILE")
@@ -86,18 +90,21 @@ def train_accuracy(
     plan = neural.EnsemblePlan() if epochs is None else neural.EnsemblePlan(epochs=epochs)
     features = np.concatenate(path_blocks(known.genotypes), axis=1)
     dead_error_pct = 100.0 * (1.0 - 1.0 / classes)
+    checkpoint = checkpoint_of(output)
+    of_judge = checkpoint.with_suffix(f".judge{checkpoint.suffix}")
 
-    def fitted(rows: NDArray[np.bool_], message: str) -> NetworkEnsemble:
+    def fitted(rows: NDArray[np.bool_], message: str, checkpoint: Path) -> NetworkEnsemble:
         def told(epoch: int) -> None:
             on_event(Event(_TASK, epoch, plan.epochs, message))
 
         ensemble: NetworkEnsemble = neural.train_ensemble(
-            features[rows], known.error_pct[rows], plan, seed=seed, on_epoch=told
-        )
+            features[rows], known.error_pct[rows], plan, seed=seed, on_epoch=told,
+            checkpoint=checkpoint,
+        )  # fmt: skip
         return ensemble
 
     widths, judged = _split(known.families, seed)
-    judge = fitted(~(widths | judged), "without held-out families")
+    judge = fitted(~(widths | judged), "without held-out families", of_judge)
     mean, sd = judge.predict((features[widths],))
     deviations = np.abs(to_target(known.error_pct[widths]) - mean) / sd
     widening = float(np.quantile(deviations, 0.9)) / Z_90
@@ -109,10 +116,12 @@ def train_accuracy(
         "the width of the interval, the other half judge",
         "held_out_families": figures,
     }
-    final = fitted(np.ones(len(known.genotypes), dtype=np.bool_), "all labels")
+    final = fitted(np.ones(len(known.genotypes), dtype=np.bool_), "all labels", checkpoint)
     card = AccuracyModel(replace(final, widening=widening), dead_error_pct=dead_error_pct).save(
         output, data={**known.data, "rows": len(known.genotypes), "seed": seed}, metrics=metrics
     )
+    for path in (checkpoint, of_judge):
+        path.unlink(missing_ok=True)
     return {
         "model": str(output),
         "metrics": figures,
@@ -169,10 +178,6 @@ def _drawn(known: _Labels, n: int | None, seed: int) -> _Labels:
 
 def _torch_half() -> Any:
     """The trainer's module. Raises: MissingExtraError without torch."""
-    try:
+    with needs_torch("training networks"):
         from hwnas_sdk.predictors.neural import accuracy_ensemble
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and exc.name.split(".")[0] == "torch":
-            raise MissingExtraError("torch", "torch", purpose="training networks") from exc
-        raise
     return accuracy_ensemble

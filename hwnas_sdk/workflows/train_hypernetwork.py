@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hwnas_sdk.core.errors import ConfigError, MissingExtraError, ModelError
+from hwnas_sdk.core.errors import ConfigError, ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.extras import needs_torch
 from hwnas_sdk.predictors.accuracy import AccuracyModel
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
@@ -156,10 +157,8 @@ def load_hypernetwork(path: Path | None = None) -> TrainedHypernetwork:
     Raises: ModelError for another kind, space or schema, or a damaged file; MissingExtraError
         without torch.
     """
-    try:
+    with needs_torch("asking a hypernetwork"):
         import torch
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("torch", "torch", purpose="asking a hypernetwork") from exc
 
     from hwnas_sdk.search.modnas.hypernetwork import HypernetworkPlan, MetaHypernetwork
 

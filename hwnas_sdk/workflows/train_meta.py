@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.core.events import EventSink, ignore
-from hwnas_sdk.predictors.metrics import agreement
+from hwnas_sdk.predictors.prediction import Prediction
 from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.store.tables import load_tables
+from hwnas_sdk.workflows.judged_devices import Floats, Ints, judged, rows_of, two_sides
 
 
 def train_meta(
@@ -23,43 +23,44 @@ def train_meta(
     metric: str = "latency",
     epochs: int | None = None,
     seed: int = 0,
+    torch_device: str = "cpu",
     on_event: EventSink = ignore,
 ) -> dict[str, Any]:
-    """Train on `train_devices`, write to `output`, judge on `devices` (told by the references).
+    """Train on `train_devices`, write to `output`, judge on `devices`.
+
+    A judged device is told by its values of the paper's references; its other live cells judge.
 
     A checkpoint beside `output` makes a killed training continue; it is removed at the end.
+    The weights are trained on `torch_device` and work on any.
     Returns ``model`` (path), ``metrics`` (per judged device), ``weights_sha256``.
-    Raises: ConfigError for a device that is not in the tables or is on both sides.
+    Raises: ConfigError for a device that is not in the tables, or is on both sides by name or by
+    its values, or for a place that torch cannot work on.
     """
+    from hwnas_sdk.networks.resumable import chosen_torch_device
     from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor
 
-    both = sorted(set(train_devices) & set(devices))
-    if both:
-        raise ConfigError(f"{', '.join(both)}: a training device cannot judge the training")
+    chosen_torch_device(torch_device)  # before the tables are read
     tables = load_tables(data_dirs)
-    columns = {name: tables.device(name, metric=metric) for name in (*train_devices, *devices)}
-    live = tables.live
-    genotypes = tables.genotypes[live]
+    known, columns = two_sides(tables, train_devices, devices, metric=metric)
+    genotypes = tables.genotypes[tables.live]
     plan = MetaPlan() if epochs is None else MetaPlan(epochs=epochs)
     checkpoint = output.with_suffix(".checkpoint")
     output.parent.mkdir(parents=True, exist_ok=True)
     model = MetaPredictor.fit(
         genotypes,
-        {name: columns[name][live] for name in train_devices},
+        known,
         seed=seed,
         plan=plan,
         checkpoint=checkpoint,
         on_event=on_event,
+        torch_device=torch_device,
     )
-    row_of = {tuple(row): i for i, row in enumerate(genotypes.tolist())}
-    references = [row_of.get(tuple(row)) for row in reference_genotypes().tolist()]
-    figures = {}
-    for name in devices:
-        truth = columns[name][live]
-        told = [row for row in references if row is not None and truth[row] > 0]
-        judged = truth > 0
-        prediction = model.adapt(genotypes[told], truth[told]).predict(genotypes)
-        figures[name] = asdict(agreement(truth[judged], prediction.mean[judged]))
+    references = rows_of(tables, reference_genotypes().tolist())
+
+    def predict(told: Ints, values: Floats, rest: Ints) -> Prediction:
+        return model.adapt(genotypes[told], values).predict(genotypes[rest])
+
+    figures = {name: judged(name, truth, references, predict) for name, truth in columns.items()}
     card = model.save(
         output,
         data={"tables": [str(path.name) for path in data_dirs], "metric": metric,

@@ -61,14 +61,40 @@ def test_rank_options_become_a_plan(monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "network" in capsys.readouterr().err
     assert main(["bench", "rank", "--data", ".", "--curve", "a,b"]) == 2
     assert main(["bench", "rank", "--data", "."]) == 0
-    assert "0.5" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0.5" in shown
+    assert "independent" not in shown
+
+
+def test_rank_shows_new_functions_beside_all_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from hwnas_sdk.workflows import bench_rank
+
+    def run(*arguments: Any, **options: Any) -> dict[str, Any]:
+        other = {"kendall": 0.313, "kendall_new_families": 0.3}
+        device = {"kendall": 0.515, "kendall_new_families": 0.414, "independent": other}
+        return {"devices": {"x": device}, "independent": {"mean_kendall": 0.313}}
+
+    monkeypatch.setattr(bench_rank, "run_bench_rank", run)
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["bench", "rank", "--data", ".", "--against", "independent"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if "device" in line)
+    assert "kendall new families" in head
+    assert "independent new families" in head
+    row = next(line.split() for line in lines if line.split()[:1] == ["x"])
+    assert [cell for cell in row if cell != "-"] == ["x", "0.515", "0.414", "0.313", "0.3"]
 
 
 def test_train_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
     from hwnas_sdk.workflows import train_rank
 
+    asked: list[tuple[str, str, str]] = []
+
     def run(data: Any, device: str, output: Path, **options: Any) -> dict[str, Any]:
         assert options["metrics"] == ("latency",)
+        asked.append((options["model"], options["loss"], options["torch_device"]))
         return {"model": str(output), "device": device, "metrics": {"kendall": 0.5}}
 
     monkeypatch.setattr(train_rank, "train_rank", run)
@@ -76,6 +102,16 @@ def test_train_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: 
     assert _json(capsys, *arguments)["metrics"] == {"kendall": 0.5}
     assert main(arguments) == 0
     assert "kendall" in capsys.readouterr().out
+    _json(capsys, *arguments, "--loss", "efron")
+    _json(capsys, *arguments, "--model", "network", "--torch-device", "auto")
+    assert asked[1:] == [
+        ("posterior", "listwise", "cpu"), ("network", "efron", "cpu"),
+        ("network", "listwise", "auto"),
+    ]  # fmt: skip
+    for options in (("--loss", "efron"), ("--torch-device", "cuda")):
+        error = _json(capsys, *arguments, "--model", "posterior", *options, exit_code=2)["error"]
+        assert f"{options[0]}: only with --model network" in error["message"]
+    assert len(asked) == 4
 
 
 def test_the_default_split_is_that_of_the_literature(shared_data: Path) -> None:
@@ -110,6 +146,53 @@ def test_latency(shared_data: Path, capsys: Capture) -> None:
     }
     assert main(["bench", "latency", "--data", str(shared_data), "--devices", "fpga", *FAST]) == 0
     assert "fpga" in capsys.readouterr().out
+
+
+def test_latency_options_and_notes(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def run(data: Any, **options: Any) -> dict[str, Any]:
+        asked.append(options)
+        return {"devices": {"x": {"kendall": 0.5, "n_samples": 8}}, "notes": ["x: 8 samples"]}
+
+    monkeypatch.setattr(bench_latency, "run_bench_latency", run)
+    arguments = ["bench", "latency", "--data", "."]
+    assert _json(capsys, *arguments)["notes"] == ["x: 8 samples"]
+    assert (asked[0]["model"], asked[0]["devices"], asked[0]["train_metric"]) == (
+        "auto", None, None,
+    )  # fmt: skip
+    assert main([*arguments, "--metric", "energy", "--train-metric", "energy"]) == 0
+    captured = capsys.readouterr()
+    assert "n samples" in captured.out
+    assert "notes" not in captured.out
+    assert captured.err == "x: 8 samples\n"
+    assert asked[1]["train_metric"] == "energy"
+    assert main([*arguments, "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("verb", ["latency", "search"])
+def test_a_device_under_another_name_is_refused(
+    verb: str, shared_data: Path, capsys: Capture
+) -> None:
+    devices = ["--train-devices", "gold_6226,cifar10_raspi4", "--devices", "raspi4"]
+    assert main(["bench", verb, "--data", str(shared_data), *devices]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "'cifar10_raspi4'" in err
+    assert "'raspi4'" in err
+
+
+@pytest.mark.slow
+def test_a_meta_predictor_is_not_judged_on_what_it_learned(
+    shared_data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("torch")
+    devices = ["--train-devices", "gold_6226,cifar10_raspi4", "--devices", "raspi4"]
+    output = ["-o", str(tmp_path / "m.json")]
+    assert main(["train", "meta", "--data", str(shared_data), *devices, *output]) == 3
+    assert "'cifar10_raspi4'" in capsys.readouterr().err
+    assert not (tmp_path / "m.json").exists()
 
 
 def test_search(shared_data: Path, capsys: Capture) -> None:

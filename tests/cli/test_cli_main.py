@@ -366,7 +366,10 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_politely(number: signal.Signals) -> None:
     code = """
-import click, sys, time
+import click, signal, sys, time
+# Under nohup, or in the background of a shell, the tests inherit signals that are ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from hwnas_sdk.cli.main import hwnas, main
 from hwnas_sdk.cli.options import verb
 

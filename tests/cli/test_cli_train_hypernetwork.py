@@ -185,7 +185,7 @@ def test_errors_come_before_the_work(capsys: pytest.CaptureFixture[str], tmp_pat
         (("--steps", "2"), 3, "--steps is of no use"),
         (("--torch-device", "cuda"), 3, "--torch-device is of no use"),
         ((*digits, "--estimator", "exact"), 3, "one at a time"),
-        ((*digits, "--data-dir", str(tmp_path)), 3, "--data-dir is of no use with the digits"),
+        ((*digits, "--data-dir", str(tmp_path)), 3, "of no use with the digits"),
         (("--objectives", "error,latency,energy"), 3, "cannot learn energy"),
         ((*digits, "--objectives", "error,memory"), 3, "not what a hypernetwork"),
         (("--task", "cifar10", "--data-dir", str(tmp_path / "none")), 6, "there is no file"),

@@ -88,6 +88,44 @@ def test_search_with_nothing_measured_says_where_it_starts_from(
     assert all(row["latency_sd_ms"] > 0.1 * row["latency_ms"] for row in found["front"])
 
 
+def test_a_device_that_cannot_be_reached_is_searched_by_its_family(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    front = tmp_path / "front.json"
+    asked = ("search", "--zero-measurements", "--candidates", "3")
+    found = call(capsys, *asked, "--family", "x86", "--chip", "AMD EPYC", "-o", str(front))
+    assert found["device"] == "any x86 AMD EPYC"
+    assert "the same chip" in found["warning"]
+    assert len(found["front"]) == 3
+    call(capsys, "verify", str(front), "--device", FAKE, code=6)  # of no device that is there
+    far = call(capsys, *asked, "--family", "riscv64")
+    assert "neither chip nor family" in far["warning"]
+    for more in ((), ("--dry-run",)):
+        wrong_name = call(capsys, *asked, "--family", "arm64", *more, code=3)
+        assert "aarch64" in wrong_name["error"]["hint"]
+    third = call(capsys, *asked, "--family", "x86", "--objectives", "error,latency,energy", code=3)
+    assert "nothing was measured" in third["error"]["message"]
+    for wrong in (
+        ("search", "--family", "x86"),
+        (*asked, "--chip", "AMD EPYC"),
+        (*asked, "--family", "x86", "--device", FAKE),
+    ):
+        assert call(capsys, *wrong, code=2)["error"]["code"] == "usage"
+
+
+def test_options_that_would_do_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (
+        ("--active", "--references", "paper"),
+        ("--precision", "1"),
+        ("--max-networks", "9"),
+    ):
+        refused = call(capsys, "profile", FAKE, *wrong, "--dry-run", code=2)
+        assert "--active" in refused["error"]["message"]
+    plan = call(capsys, "profile", FAKE, "--active", "--dry-run")
+    assert (plan["references"], plan["n_networks"]) == ("active", 20)
+    assert call(capsys, "profile", FAKE, "--dry-run")["references"] == "ours"
+
+
 def test_compare_fails_on_a_regression(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Two replayed boards: the second is 20 % slower on one network and faster on the other."""
     table = tmp_path / "boards.parquet"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hwnas_sdk.core import stats
-from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING
+from hwnas_sdk.core.flags import INFORMATIVE, INVALIDATING, UNSTEADY
 from hwnas_sdk.core.settings import settings_preset
 from hwnas_sdk.core.types import DeviceSpec
 from hwnas_sdk.devices.jobs import Block, ItemResult, JobItem, JobResult, MeasureJob
@@ -193,6 +193,28 @@ def test_facts_make_the_flag(flag, facts) -> None:
         assert record.status == "invalid"
     else:
         assert record.status == "valid"
+
+
+UNSTEADY_FACTS: dict[str, dict[str, Any]] = {
+    "contended": {"item": {"blocks": blocks(*[1e6] * 5, cpu_ns=50_000_000)}},
+    "steal": {"item": {"blocks": blocks(*[1e6] * 5, steal_ns=10_000_000)}},
+    "sentinel_drift": {"baseline_ms": 1.3},
+    "ci_too_wide": {"item": {"blocks": blocks(1e6, 1.4e6, 1.1e6, 1.3e6, 1.2e6)}},
+}
+
+
+@pytest.mark.parametrize("flag", sorted(UNSTEADY))
+def test_an_emulator_need_not_be_steady(flag) -> None:
+    assert flag in record_of(**UNSTEADY_FACTS[flag]).flags
+    record = record_of(**UNSTEADY_FACTS[flag], spec={"machine": "emulated"})
+    assert record.status == "valid"
+    assert {"emulated", "imprecise"} <= set(record.flags)
+    assert flag not in record.flags
+
+
+def test_a_wrong_output_is_wrong_on_an_emulator_too() -> None:
+    record = record_of(facts={"output_matches": False}, spec={"machine": "emulated"})
+    assert record.status == "invalid"
 
 
 def test_every_flag_is_tested() -> None:

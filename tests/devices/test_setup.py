@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,28 @@ def test_only_what_is_asked_for_is_replaced(shell: LocalShell, wheels: Path) -> 
     make_runtime_wheels(wheels, "9.2.0")
     assert _set_up(shell, wheels, upgrade=True).packages["onnxruntime"] == "9.2.0"
     assert (shell.work / "artifacts").is_dir()
+
+
+def test_byte_code_of_another_version_is_not_taken_for_the_new_ones(
+    shell: LocalShell, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python tells versions apart by size and second: on this board no clock ever goes on."""
+    extract = zipfile.ZipFile.extractall
+
+    def extract_at_boot(archive: zipfile.ZipFile, folder: Path) -> None:
+        extract(archive, folder)
+        for path in Path(folder).rglob("*.py"):
+            os.utime(path, (0, 0))
+
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", extract_at_boot)
+    environment = shell.work / "env"
+    _board_install._make(str(environment), str(environment), {"fresh": True})
+    for version in ("9.0.0", "9.1.0"):
+        make_runtime_wheels(wheels, version)
+        names = (f"onnxruntime-{version}-py3-none-any.whl", "numpy-9.9.9-py3-none-any.whl")
+        _board_install._install_wheels(str(environment), dict.fromkeys(names, ""), str(wheels))
+        assert _installed(shell) == version
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from integration_host import Host, Reached
@@ -109,6 +110,19 @@ FIGURES = pytest.StashKey[dict[str, str]]()
 def figures(pytestconfig: pytest.Config) -> dict[str, str]:
     """Measured figures, printed at the end of the run."""
     return pytestconfig.stash.setdefault(FIGURES, {})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = session.config.stash.get(FIGURES, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the figures of a process that ends (pytest-xdist)."""
+    found = getattr(node, "workeroutput", {}).get("figures", {})
+    node.config.stash.setdefault(FIGURES, {}).update(found)
 
 
 def pytest_terminal_summary(

@@ -1,6 +1,6 @@
 """The whole journey on the emulated board, by the real command line, over SSH and over ADB.
 
-A machine that is busy otherwise makes emulated measurements contended; then they are invalid but
+A machine that is busy otherwise may let emulated measurements time out; then they are invalid but
 still there, so nothing here depends on their being valid.
 """
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from hwnas_sdk import pareto
-from hwnas_sdk.predictors.expected_rank import (
+from hwnas_sdk.predictors.expected_rank import ExpectedRanks, joint_draws
+from hwnas_sdk.predictors.metrics import kendall
+from hwnas_sdk.predictors.standing import (
     SHORTLIST,
-    ExpectedRanks,
-    joint_draws,
+    Standing,
+    dominated_shares,
     least_listed,
     rank_scores,
 )
-from hwnas_sdk.predictors.metrics import kendall
 
 
 def population(n=300, m=2, seed=0):
@@ -58,6 +62,44 @@ def test_outsiders_rank_as_if_they_joined():
     assert kendall(pareto.ranks(means)[300:], others) > 0.8
     # Nothing else that is asked changes a rank.
     np.testing.assert_allclose(ranked.of_others(means[303:305], sds[303:305]), others[3:5])
+
+
+def counted(points, among):
+    """Share of `among` that dominates each point, pair by pair."""
+    below = (among[None] <= points[:, None]).all(axis=2)
+    return (below & (among[None] < points[:, None]).any(axis=2)).mean(axis=1)
+
+
+@given(
+    hnp.arrays(
+        np.int64,
+        st.tuples(st.integers(1, 40), st.integers(2, 3)),
+        elements=st.integers(-5, 5),
+    )
+)
+def test_dominating_shares_of_few_values_are_exact(points):
+    values = points.astype(np.float64)
+    np.testing.assert_allclose(dominated_shares(values, values), counted(values, values))
+    others = np.concatenate([values - 0.5, values + 0.5, values * 0.5])
+    np.testing.assert_allclose(dominated_shares(others, values), counted(others, values))
+
+
+@pytest.mark.parametrize(("m", "width"), [(2, 1 / 256), (3, 1 / 40)])
+def test_dominating_shares_are_as_fine_as_the_grid(m, width):
+    means = population(3000, m)
+    others = population(50, m, seed=1)
+    found = dominated_shares(others, means)
+    assert np.abs(found - counted(others, means)).max() < m * width
+    assert dominated_shares(others - 1e6, means).max() == 0.0
+    np.testing.assert_allclose(dominated_shares(others[5:7], means), found[5:7])
+
+
+def test_half_of_the_order_is_the_rank_and_half_the_share():
+    everyone = Standing(np.array([0.0, 2.0, 4.0]), np.array([0.0, 0.2, 0.1]), np.zeros(3))
+    # Ranks have mean 2 and shares .1: a share counts 20 ranks.
+    np.testing.assert_allclose(everyone.order(everyone), [0.0, 3.0, 3.0])
+    one_front = Standing(np.zeros(2), np.zeros(2), np.ones(2))
+    np.testing.assert_array_equal(one_front.order(one_front), [0.0, 0.0])
 
 
 def test_the_likely_front_comes_first_and_in_order():

@@ -21,6 +21,7 @@ from hwnas_sdk.predictors.graphs import (
     operator_graphs,
     tokens,
 )
+from hwnas_sdk.predictors.layer_graphs import PRUNED_TYPES
 from hwnas_sdk.spaces.base import SearchSpace
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
@@ -186,8 +187,15 @@ def test_other_spaces_are_chains():
     with_global = operator_graphs(Widths(), [[2, 1]], form="help")
     assert with_global.nodes.shape == (1, 5, 8)
     assert with_global.readout == 4
-    with pytest.raises(SpaceError, match="nasbench201"):
-        operator_graphs(Widths(), [[2, 1]], form="brp")
+
+
+def test_the_pruned_form_of_another_space_is_that_of_its_layers():
+    graphs = operator_graphs(Widths(), [[2, 1]], form="brp")
+    types = [PRUNED_TYPES[i] for i in graphs.nodes[0].argmax(axis=1)]
+    assert types == ["global", "input", "conv3", "conv1", "global_avg_pool", "output"]
+    chain = np.eye(6) + np.eye(6, k=-1)
+    chain[1, 0], chain[0] = 0.0, 1.0
+    np.testing.assert_array_equal(graphs.adjacency[0], chain)
 
 
 @pytest.mark.parametrize("function", [one_hot, tokens, operator_graphs, architecture_features])

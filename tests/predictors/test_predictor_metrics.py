@@ -15,6 +15,8 @@ from hwnas_sdk.predictors.metrics import (
     coverage,
     kendall,
     kendall_ceiling,
+    kendall_rounded,
+    reading_step,
     spearman,
     tied_pairs,
 )
@@ -60,6 +62,31 @@ def test_percentage_errors_leave_out_zero_truths():
 def test_coverage_of_a_normal_is_ninety_percent():
     truth = np.random.default_rng(0).normal(size=20_000)
     assert coverage(truth, np.zeros(20_000), np.ones(20_000)) == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([3.0, 4.0, 11.0], 1.0),
+        ([0.03, 0.5, 0.11], 0.01),
+        ([300.0, 1200.0], 100.0),
+        ([512.0, 1023.0], None),  # whole, but a step of 1 hides nothing there
+        ([1.25017, 3.49913], None),
+        ([0.00003, 0.00004], 0.00001),
+        ([0.00051237, 0.00093491], None),
+        (np.float32([0.1, 0.7, 1.3, 7.9]), 0.1),
+        ([], None),
+    ],
+)
+def test_the_step_of_coarse_readings_is_found(values, step):
+    assert reading_step(values) == (None if step is None else pytest.approx(step))
+
+
+def test_rounding_a_prediction_gives_it_the_ties_of_the_truth():
+    truth = np.array([3.0, 3.0, 4.0, 5.0, 5.0, 8.0])
+    predicted = np.array([2.9, 3.2, 3.9, 5.3, 4.8, 8.1])
+    assert kendall(truth, predicted) < kendall_rounded(truth, predicted) == pytest.approx(1.0)
+    assert kendall_rounded(truth + 0.0037 * np.arange(6), predicted) is None
 
 
 def test_agreement_collects_all():

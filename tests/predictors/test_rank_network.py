@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from rank_space import Chains
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.predictors.population import population_of
+from hwnas_sdk.predictors.rank import encoders_checkpoint
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.testing.rank import RankConformance, toy_objectives
 
@@ -28,14 +32,18 @@ from hwnas_sdk.predictors.neural.pretrain import (  # noqa: E402
     held_out_families,
     pretrain,
 )
-from hwnas_sdk.predictors.neural.rank_network import (  # noqa: E402
-    RankNetwork,
-    RankPlan,
-)
+from hwnas_sdk.predictors.neural.rank_network import RankNetwork  # noqa: E402
+from hwnas_sdk.predictors.neural.rank_training import RankPlan, new_head  # noqa: E402
 
 SPACE = Chains()
 ALL = population_of(SPACE).genotypes
 FEW = RankPlan(epochs=40, learning_rate=3e-3)
+
+
+class Renamed(Chains):
+    """The same choices, and so encoders of the same shapes, in another space."""
+
+    name = "renamed"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def test_sizes_are_the_papers():
     code = encoder(encoder_inputs(NasBench201(), np.zeros((3, 6), dtype=np.int64)))
     assert code.z.shape == (3, 72)
     assert code.states.shape == (3, 8, 64)
-    head = rank_network.new_head(encoder.sizes, 0)
+    head = new_head(encoder.sizes, 0)
     widths = [(m.in_features, m.out_features) for m in head if isinstance(m, torch.nn.Linear)]
     assert widths == [(72, 64), (64, 32), (32, 1)]
     assert encoder.graph.second.weight.shape == (128, 128)
@@ -112,6 +120,50 @@ def test_pre_training_learns_to_emit_the_sequence(tmp_path):
     assert first.result.losses[1] < first.result.losses[0]
     assert 0 <= first.reconstruction <= 1
     assert first.n_held_out == 13  # a tenth of the 128 families
+
+
+def test_a_pre_training_continues_only_its_own_checkpoint(tmp_path):
+    plan, path = PretrainPlan(n=60, epochs=1, batch_size=32), tmp_path / "a.pt"
+    pretrain(SPACE, plan=plan, checkpoint=path)
+    others = (replace(plan, n=50), replace(plan, held_out=0.2), replace(plan, forcing=0.1))
+    for other in others:
+        with pytest.raises(ModelError, match="another training plan"):
+            pretrain(SPACE, plan=other, checkpoint=path)
+    with pytest.raises(ModelError, match="another training plan"):
+        pretrain(SPACE, plan=plan, sizes=EncoderSizes(dropout=0.5), checkpoint=path)
+    with pytest.raises(ModelError, match="another training plan"):
+        pretrain(Renamed(), plan=plan, checkpoint=path)
+    epochs = []
+    pretrain(SPACE, plan=plan, checkpoint=path, on_event=epochs.append)
+    assert not epochs  # nothing left to do
+
+
+def test_a_killed_training_does_not_pre_train_again(tmp_path, monkeypatch):
+    few = partial(PretrainPlan, n=60, epochs=2, batch_size=32)
+    monkeypatch.setattr("hwnas_sdk.predictors.neural.pretrain.PretrainPlan", few)
+    genes, error, cost = labels()
+    path, tasks = tmp_path / "net.checkpoint", []
+
+    def told(event):
+        tasks.append(event.task)
+        if killing and event.task != "pre-train":
+            raise KeyboardInterrupt
+
+    def trained(**options):
+        costs, plan = {"board": cost}, RankPlan(epochs=2)
+        return RankNetwork.train(SPACE, genes, error, costs, plan=plan, **options)
+
+    killing = True
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=path, on_event=told)
+    assert tasks.count("pre-train") == 2
+    assert encoders_checkpoint(path).exists()
+    killing = False
+    tasks.clear()
+    again = trained(checkpoint=path, on_event=told)
+    assert tasks
+    assert "pre-train" not in tasks
+    np.testing.assert_array_equal(again.score(ALL, "board"), trained().score(ALL, "board"))
 
 
 @pytest.mark.slow
@@ -173,15 +225,24 @@ def test_the_given_encoder_stays_as_it_is_and_frozen_means_frozen(encoder):
 
 
 @pytest.mark.slow
-def test_a_new_platform_copies_the_best_head_and_leaves_the_encoders(encoder):
+def test_a_new_platform_starts_from_the_best_one_and_leaves_it_alone(encoder):
     genes, error, cost = labels()
     costs = {"same": cost, "reversed": cost.max() + 1.0 - cost}
     model = RankNetwork.train(SPACE, genes, error, costs, encoder=encoder, plan=FEW)
+    before = {name: model.score(ALL, name) for name in costs}
     more = model.add_platform("new", genes, cost, error_pct=error, epochs=5)
     assert more.results["new"].epochs == 5
-    assert more.encoders["new"] is model.encoders["same"]
+    for name, scores in before.items():
+        np.testing.assert_array_equal(more.score(ALL, name), scores)
+    weight = "graph.first.weight"
+    own, copied = (more.encoders[name].state_dict()[weight] for name in ("new", "same"))
+    assert 0.0 < float((own - copied).abs().max()) < 0.1
     a, b = more.heads["new"].state_dict(), model.heads["same"].state_dict()
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 0.1
+    still = model.add_platform(
+        "new", genes, cost, error_pct=error, epochs=1, plan=RankPlan(frozen_share=1.0)
+    )
+    assert torch.equal(still.encoders["new"].state_dict()[weight], copied)
     with pytest.raises(ModelError, match="errors"):
         model.add_platform("new", genes, cost)
 
@@ -198,13 +259,15 @@ def test_independent_networks(encoder):
 def test_files(tmp_path, encoder, monkeypatch):
     monkeypatch.setattr(rank_network, "get_space", lambda name: SPACE)
     genes, error, cost = labels()
+    both = {"board": cost, "twin": cost}
     model = RankNetwork.train(
-        SPACE, genes, error, {"board": cost}, encoder=encoder, plan=RankPlan(epochs=2)
+        SPACE, genes, error, both, encoder=encoder, plan=RankPlan(epochs=2)
     ).add_platform("other", genes, cost, error_pct=error)
     path = tmp_path / "net.safetensors"
     model.save(path, data={}, metrics={})
     loaded = RankNetwork.load(path)
-    assert loaded.encoders["board"] is loaded.encoders["other"]
+    assert loaded.encoders["board"] is loaded.encoders["twin"]
+    assert loaded.encoders["board"] is not loaded.encoders["other"]
     for name in model.platforms:
         np.testing.assert_array_equal(loaded.score(ALL, name), model.score(ALL, name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,8 +12,23 @@ from hwnas_sdk.core.errors import ConfigError
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS, model_names, transfer_model
 from hwnas_sdk.testing.predictor import TransferModelConformance
 
-HELD_HERE = {"auto", "stack", "meta", "bayes", "flops", "params", "additive", "linear-transfer",
-             "nearest-device", "xgboost", "lightgbm", "brp-nas", "gates"}  # fmt: skip
+HELD_HERE = {
+    "auto",
+    "stack",
+    "meta",
+    "bayes",
+    "flops",
+    "params",
+    "additive",
+    "linear-transfer",
+    "nearest-device",
+    "xgboost",
+    "lightgbm",
+    "brp-nas",
+    "gates",
+    "help",
+    "help-paper",
+}
 
 
 class TestBayes(TransferModelConformance):
@@ -134,9 +150,37 @@ class TestGates(TransferModelConformance):
         return transfer_model("gates")
 
 
-def test_no_model_is_forgotten_here():
-    others = set(model_names()) - HELD_HERE
-    assert others <= {"meta", "help", "auto"}, f"{others} have no conformance test"
+def short_help(name):
+    """The model with a plan that takes seconds: the promises are those of the whole one."""
+
+    class Short(transfer_model(name)):
+        default_plan = dataclasses.replace(
+            transfer_model(name).default_plan, epochs=6, n_query=60, n_tasks=2, n_draws=2
+        )
+
+    return Short
+
+
+@pytest.mark.slow
+class TestHelp(TransferModelConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls):
+        return short_help("help")
+
+
+@pytest.mark.slow
+class TestHelpPaper(TransferModelConformance):
+    n_samples = 20
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls):
+        return short_help("help-paper")
+
+
+def test_every_model_is_held_to_the_promises():
+    assert set(model_names()) == HELD_HERE
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas_sdk.core.errors import DataError
+from hwnas_sdk.report import predictor_plots
 from hwnas_sdk.report.predictor_plots import (
     Predicted,
     draw_bars,
@@ -52,6 +53,25 @@ def test_each_picture_is_a_png_and_the_same_twice(tmp_path):
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes().startswith(PNG)
         assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("n_words", [1, 4, 8])
+def test_a_long_legend_takes_more_lines_and_is_whole(tmp_path, monkeypatch, n_words):
+    figures = []
+    monkeypatch.setattr(
+        predictor_plots, "write_picture", lambda draw, path: figures.append(draw()) or path
+    )
+    lines = {f"{i}": f"{i} " + "word " * n_words for i in range(4)}
+    rows = [{"n": n, **dict.fromkeys(lines, 0.5)} for n in (1, 2)]
+    draw_curve(rows, over="n", lines=lines, labels=("n", "y"), path=tmp_path / "x.png")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 4
+    box = legend.get_window_extent()
+    assert box.x0 >= 0.0
+    assert box.y0 >= figure.axes[0].get_window_extent().y1 - 1.0  # its empty edge may touch
+    assert box.x1 <= figure.bbox.width
 
 
 def test_a_folder_that_cannot_be_made_is_a_plain_error(tmp_path):

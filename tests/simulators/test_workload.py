@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from hwnas_sdk.core.layers import OPS, Layer
-from hwnas_sdk.simulators.workload import ArrayWork, ElementWork, NoWork, work_of
+from hwnas_sdk.core.layers import OPS, Layer, LayerGraph
+from hwnas_sdk.simulators.workload import (
+    ArrayWork,
+    ElementWork,
+    NoWork,
+    without_constants,
+    work_of,
+)
 
 IMAGE = Layer("x", "input", (), (16, 32, 32))
 ZERO = Layer("z", "zero", ("x",), (16, 32, 32))
@@ -51,6 +57,22 @@ def test_an_addition_reads_no_removed_constants() -> None:
     assert work(total, IMAGE, IMAGE, ZERO) == ElementWork("add", 16384, 32768, 16384)
     assert work(total, IMAGE, IMAGE, IMAGE) == ElementWork("add", 2 * 16384, 3 * 16384, 16384)
     assert isinstance(work(total, IMAGE, ZERO, ZERO), NoWork)
+
+
+def test_without_constants_every_addition_costs_what_it_did() -> None:
+    size = IMAGE.shape
+    sums = [("xxz", "add"), ("xzz", "identity"), ("zz", "identity"), ("xxx", "add")]
+    layers = tuple(Layer(f"a{i}", "add", tuple(names), size) for i, (names, _) in enumerate(sums))
+    graph = LayerGraph("g", (IMAGE, ZERO, *layers), folded=False)
+    left = without_constants(graph)
+    assert [layer.op for layer in left.layers[2:]] == [op for _, op in sums]
+    for before, after in zip(graph.layers, left.layers, strict=True):
+        old, new = (
+            work_of(layer, [g.by_name[n] for n in layer.inputs], pooling="modelled", fused=())
+            for g, layer in ((graph, before), (left, after))
+        )
+        assert new == old or (isinstance(new, NoWork) and isinstance(old, NoWork))
+        assert all(left.by_name[name].op != "zero" for name in after.inputs if after.op == "add")
 
 
 def test_what_is_fused_is_free_and_what_is_not_costs() -> None:

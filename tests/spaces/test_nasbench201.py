@@ -156,3 +156,45 @@ def test_latin_hypercube_balances_choices(space: NasBench201) -> None:
     genotypes = space.latin_hypercube(100, np.random.default_rng(0))
     for column in genotypes.T:
         assert np.bincount(column, minlength=5).tolist() == [20] * 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([[9] * 6], r"decision 0 must be in 0\.\.4, got 9"),
+        ([[0, 0, 0, 0, 0, -1]], r"decision 5 must be in 0\.\.4, got -1"),
+        ([[0.7] * 6], "whole numbers, got float64"),
+        ([[1.0] * 6], "whole numbers, got float64"),
+        ([[1] * 5], r"shape \(n, 6\), got \(1, 5\)"),
+        ([1] * 6, r"shape \(n, 6\), got \(6,\)"),
+        ([[1] * 6, [1] * 5], "whole numbers"),
+    ],
+)
+def test_numbers_refuses_what_is_no_genotype(
+    space: NasBench201, wrong: list[object], message: str
+) -> None:
+    with pytest.raises(SpaceError, match=message) as caught:
+        space.numbers(wrong)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([1.7], "whole numbers, got float64"),
+        ([True], "whole numbers, got bool"),
+        ([-1, 3], r"0\.\.15624, got -1\.\.3"),
+        ([15_625], r"0\.\.15624, got 15625"),
+        (3, r"shape \(n,\), got \(\)"),
+        ([[3]], r"shape \(n,\), got \(1, 1\)"),
+    ],
+)
+def test_grid_refuses_what_is_no_number(space: NasBench201, wrong: object, message: str) -> None:
+    with pytest.raises(SpaceError, match=message) as caught:
+        space.grid(np.asarray(wrong))
+    assert "\n" not in str(caught.value)
+
+
+def test_none_of_them_is_no_error(space: NasBench201) -> None:
+    assert space.grid(np.array([])).shape == (0, 6)
+    assert space.numbers(np.empty((0, 6), dtype=np.int64)).shape == (0,)

@@ -52,10 +52,12 @@ def survive_kills(path: Path, n_kills: int) -> None:
     rng = random.Random(4)
     acknowledged: list[list[str]] = []
     for _ in range(n_kills):
-        acknowledged += kill_after(start(path, "a", PLENTY), rng.uniform(0.0, 0.15))
-        n_stored = assert_nothing_lost(path, acknowledged)
+        said = kill_after(start(path, "a", PLENTY), rng.uniform(0.0, 0.15))
+        acknowledged += said
+        n_stored = assert_nothing_lost(path, said)
         # A killed writer may have stored one more than it could say; never more than one.
         assert len(acknowledged) <= n_stored <= len(acknowledged) + n_kills
+    assert_nothing_lost(path, acknowledged)  # nor by any of the later kills
     assert len({run_id for run_id, _, _ in acknowledged}) == 1  # one run, resumed each time
     items = [item for _, item, _ in acknowledged]
     assert len(items) == len(set(items))  # nothing was measured twice

@@ -10,9 +10,13 @@ KEYS = rank_table.KEYS
 
 def answer(plan, value):
     figures = dict.fromkeys(KEYS, value) | {"kendall_sd": 0.01, "n_fronts": 160, "n_tied_pairs": 7}
-    means = {f"mean_{key}": value for key in KEYS}
+    figures |= {rank_table.NEW: value - 0.02, "new_families_share": 0.53}
+    means = {f"mean_{key}": value for key in KEYS} | {f"mean_{rank_table.NEW}": value - 0.02}
+    within = {rank_table.WITHIN: 0.8} if plan.model == "posterior" else {}
+    figures, means = figures | within, means | {f"mean_{key}": 0.8 for key in within}
     if plan.independent:
-        figures |= {"independent": dict.fromkeys(KEYS, 0.6), "gain": value - 0.6, "seeds_ahead": 1}
+        other = dict.fromkeys(KEYS, 0.6) | {rank_table.NEW: 0.55} | dict.fromkeys(within, 0.65)
+        figures |= {"independent": other, "gain": value - 0.6, "seeds_ahead": 1}
     if plan.new_platform:
         figures |= {"new_platform": dict.fromkeys(KEYS, 0.5), "new_platform_loss": value - 0.5}
     found = {
@@ -21,7 +25,7 @@ def answer(plan, value):
     }  # fmt: skip
     if plan.independent:
         found |= {
-            "independent": {f"mean_{key}": 0.6 for key in KEYS},
+            "independent": {f"mean_{key}": other[key] for key in other},
             "ahead_on": list(plan.devices), "not_ahead_on": [],
         }  # fmt: skip
     return found
@@ -48,7 +52,17 @@ def test_the_page_holds_what_the_bench_says(calls, tmp_path):
     page = (tmp_path / "page.md").read_text()
     assert "mean 0.700 (>= 0.68) tau-b" in page
     assert "0.700 (>= 0.75, **missed**) in batches of 18" in page
-    assert "| titan_rtx_256 | 0.700 (0.010) | 0.700 | 0.700 | 0.7000 | 0.600 | +0.100 | 1 |" in page
+    assert "mean 0.680 new functions" in page
+    assert "New functions are 53% of the judged cells." in page
+    assert "tau-b 0.600, over new functions 0.550" in page
+    assert "| 100 labels | 0.700 | 0.680 |" in page
+    figures = (
+        "0.700 (0.010) | 0.680 | 0.700 | 0.700 | 0.7000 | 0.800 | 0.600 | 0.550 | +0.100 | 1 | "
+        "0.650 |"
+    )
+    assert f"| titan_rtx_256 | {figures}" in page
+    assert "inside each batch of 18: 0.800, independent predictors" in page
+    assert "Ahead of them on all devices." in page
     assert "`hwnas bench rank --train 100 --seeds 1`" in page
     assert "Not computed yet: network, 200 labels" in page
     assert (tmp_path / "img" / "rank-batch-sizes.png").is_file()

@@ -236,6 +236,7 @@ def test_a_verdict_by_hand(labels: list[Label]) -> None:
     verdict = judge(front, measured, run_id="r", round_number=1, box=box)
     assert verdict.dominated_after_measuring == (candidates[2].arch,)
     assert [row.measured_ms for row in verdict.candidates] == [4.0, 2.0, 2.5, None]
+    assert verdict.n_measured == 3
     assert verdict.spearman == pytest.approx(0.5)
     assert verdict.mape_pct == pytest.approx(100 * (0 + 0.5 + 0.2) / 3)
     # Both points that are left: boxes from (5, 4) and (6, 2) to (9.9, 4.4).

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from hwnas_sdk import pareto
-from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.core.errors import ConfigError, DataError, ModelError
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors import rank
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.population import Population
 from hwnas_sdk.predictors.rank import RankPredictor
 from hwnas_sdk.spaces.nasbench201 import NasBench201
-from hwnas_sdk.workflows import bench_rank
+from hwnas_sdk.store.tables import load_tables
+from hwnas_sdk.workflows import bench_rank, rank_models, rank_tables
 from hwnas_sdk.workflows.bench_rank import run_bench_rank
 from hwnas_sdk.workflows.rank_protocol import RankBenchPlan, RankJudge, distinct_kendall
 from hwnas_sdk.workflows.train_rank import train_rank
@@ -61,7 +64,7 @@ def tables(columns, tmp_path, monkeypatch):
     genes = genes[[not SPACE.is_dead(SPACE.architecture(g)) for g in genes]]
     population = Population(SPACE, genes)
     monkeypatch.setattr(rank, "population_of", lambda space: population)
-    monkeypatch.setattr(bench_rank, "get_space", lambda name: SPACE)
+    monkeypatch.setattr(rank_tables, "get_space", lambda name: SPACE)
     return write(tmp_path, columns)
 
 
@@ -75,9 +78,13 @@ def test_the_document(tables, tmp_path):
     ]  # fmt: skip
     assert sorted(answer["plots"]) == sorted(str(path) for path in plots.iterdir())
     assert list(answer["devices"]) == ["a", "b"]
-    keys = {"kendall", "kendall_distinct", "kendall_batch18", "normalized_hv"}
+    keys = {
+        "kendall", "kendall_distinct", "kendall_batch18", "kendall_within18",
+        "kendall_new_families", "normalized_hv",
+    }  # fmt: skip
     for figures in answer["devices"].values():
-        assert figures.keys() >= keys | {"kendall_new_families", "n", "n_fronts", "n_tied_pairs"}
+        assert figures.keys() >= keys | {"n", "n_fronts", "n_tied_pairs"}
+        assert 0.5 < figures["new_families_share"] < 1.0  # 60 labels of 1,200 cells
         assert figures["independent"].keys() >= keys
         assert figures["ahead"] == (figures["kendall"] > figures["independent"]["kendall"])
         assert figures["gain"] == pytest.approx(
@@ -90,10 +97,14 @@ def test_the_document(tables, tmp_path):
     for key in keys:
         each = [figures[key] for figures in answer["devices"].values()]
         assert answer[f"mean_{key}"] == pytest.approx(np.mean(each))
+        others = [figures["independent"][key] for figures in answer["devices"].values()]
+        assert answer["independent"][f"mean_{key}"] == pytest.approx(np.mean(others))
     assert sorted(answer["ahead_on"] + answer["not_ahead_on"]) == ["a", "b"]
     assert answer["curve"][0]["train"] == 40
+    assert answer["curve"][0].keys() == {"train", *bench_rank.MEANS, "fit_seconds"}
     assert (answer["model"], answer["loss"]) == ("posterior", None)
-    assert [(e.done, e.total) for e in events[:2]] == [(1, 2), (2, 2)]
+    # From the start, and over the sweep as well.
+    assert [(e.done, e.total) for e in events] == [(done, 4) for done in range(5)]
 
 
 @pytest.mark.parametrize("model", ["posterior", pytest.param("network", marks=pytest.mark.slow)])
@@ -104,17 +115,17 @@ def test_only_the_labels_of_the_training_rows_are_read(
     if model == "network":
         pytest.importorskip("torch")
         from hwnas_sdk.networks.resumable import seeded
-        from hwnas_sdk.predictors.neural import rank_network
+        from hwnas_sdk.predictors.neural import rank_training
         from hwnas_sdk.predictors.neural.encoders import ArchitectureEncoder
 
         with seeded(0):
             encoder = ArchitectureEncoder(SPACE)
-        monkeypatch.setattr(bench_rank.RankBench, "encoder", encoder)
+        monkeypatch.setattr(rank_tables.RankBench, "encoder", encoder)
         monkeypatch.setattr(
-            bench_rank, "_network_plan", lambda bench: rank_network.RankPlan(epochs=2)
+            rank_models, "_network_plan", lambda bench: rank_training.RankPlan(epochs=2)
         )
     seen, scores = [], []
-    labels, figures = bench_rank.RankBench.labels, RankJudge.figures
+    labels, figures = rank_tables.RankBench.labels, RankJudge.figures
 
     def remember(self, device, rows):
         seen.append(rows)
@@ -124,7 +135,7 @@ def test_only_the_labels_of_the_training_rows_are_read(
         scores.append(given)
         return figures(self, given, **options)
 
-    monkeypatch.setattr(bench_rank.RankBench, "labels", remember)
+    monkeypatch.setattr(rank_tables.RankBench, "labels", remember)
     monkeypatch.setattr(RankJudge, "figures", listen)
     plan = RankBenchPlan(**QUICK, model=model, independent=True)
     run_bench_rank([tables], plan)
@@ -143,7 +154,7 @@ def test_only_the_labels_of_the_training_rows_are_read(
 
 def test_training_rows_are_a_latin_hypercube_of_usable_rows(tables):
     plan = RankBenchPlan(**QUICK)
-    bench = bench_rank.RankBench(bench_rank.load_tables([tables]), plan)
+    bench = rank_tables.RankBench(load_tables([tables]), plan)
     rows = bench.training_rows("a", 0)
     assert len(set(rows.tolist())) == 60
     assert set(rows) <= set(bench.rows["a"])
@@ -178,7 +189,12 @@ def test_train_rank_writes_a_model(tables, tmp_path):
     path = tmp_path / "a.safetensors"
     answer = train_rank([tables], "a", path, train=60)
     assert answer["model"] == str(path)
-    assert answer["metrics"]["kendall"] > 0.4
+    metrics = answer["metrics"]
+    assert metrics["kendall"] > 0.4
+    assert metrics["n"] == len(load_tables([tables]).genotypes[load_tables([tables]).live]) - 60
+    assert 1 < metrics["n_fronts"] < metrics["n"]
+    assert metrics["n_tied_pairs"] > 0
+    assert json.loads(path.with_suffix(".json").read_text())["metrics"] == metrics
     loaded = RankPredictor.load(path)
     assert loaded.platforms == ("a",)
     assert loaded.card.weights_sha256 == answer["weights_sha256"]
@@ -192,6 +208,7 @@ def test_train_rank_writes_a_model(tables, tmp_path):
         ({"devices": ()}, "devices"),
         ({"metrics": ("power",)}, "energy"),
         ({"train": 5}, "at least 30"),
+        ({"train": 6001}, "at most 6000"),
         ({"batch_size": 1}, "batch"),
         ({"devices": ("a",), "new_platform": True}, "another device"),
     ],
@@ -204,8 +221,118 @@ def test_plans_that_cannot_be_carried_out(options, message):
 def test_missing_rows_and_devices(tables):
     with pytest.raises(ConfigError, match="there are: a, b"):
         run_bench_rank([tables], RankBenchPlan(devices=("c",)))
-    with pytest.raises(DataError, match="1500 are needed"):
+    with pytest.raises(DataError, match="1530 are needed: 1500 to learn from and 30 more"):
         run_bench_rank([tables], RankBenchPlan(devices=("a",), train=1500))
+
+
+def test_nothing_is_judged_on_next_to_nothing(tables, tmp_path):
+    """All rows, or all but a few, as training rows: one line that says so, before any work."""
+    live = int(load_tables([tables]).live.sum())
+    for n in (live, live - 1, live - 29):
+        with pytest.raises(DataError, match="to judge on") as caught:
+            train_rank([tables], "a", tmp_path / "a.safetensors", train=n)
+        assert caught.value.hint == f"at most {live - 30} to learn from"
+        with pytest.raises(DataError, match="to judge on"):
+            run_bench_rank([tables], RankBenchPlan(devices=("a",), train=n))
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"curve": [200, 5000]}, DataError, "5030 are needed"),
+        ({"curve": [20]}, ConfigError, "at least 30"),
+        ({"curve": [20_000]}, ConfigError, "at most 6000"),
+        ({"batch_sizes": [1]}, ConfigError, "batch of one"),
+        ({"losses": ["hinge"]}, ConfigError, "unknown loss"),
+        ({"plots": "taken"}, DataError, "cannot write"),
+    ],
+)
+def test_all_is_checked_before_the_work(tables, tmp_path, monkeypatch, options, error, message):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    if "plots" in options:
+        options = {"plots": tmp_path / "taken"}
+    monkeypatch.setattr(bench_rank, "scored", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(error, match=message):
+        run_bench_rank([tables], RankBenchPlan(**QUICK), **options)
+
+
+def test_what_cannot_be_said_is_not_said(tables, columns, tmp_path_factory, tmp_path):
+    """Few rows of new functions, or no more than a hundred rows: a figure would be luck."""
+    judge = RankJudge.of(child_rng(0, "points").normal(size=(100, 2)))
+    labelled = np.arange(100) >= 29
+    figures = judge.figures(np.zeros(100), labelled=labelled, seed=0)
+    assert np.isnan([figures["kendall_new_families"], figures["normalized_hv"]]).all()
+    assert figures["new_families_share"] == pytest.approx(0.29)
+    few = {name: values[:170] for name, values in columns.items()}
+    small = write(tmp_path_factory.mktemp("small"), few)
+    live = int(load_tables([small]).live.sum())
+    answer = train_rank([small], "a", tmp_path / "a.safetensors", train=live - 40)
+    assert answer["metrics"]["n"] == 40
+    assert "normalized_hv" not in answer["metrics"]
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def short_network(monkeypatch):
+    """Seconds instead of a minute, and a checkpoint after every epoch."""
+    pytest.importorskip("torch")
+    from hwnas_sdk.predictors.neural import pretrain, rank_network, rank_training
+
+    short = rank_training.RankPlan(epochs=4)
+    monkeypatch.setattr(rank_models, "_network_plan", lambda bench: short)
+    few = partial(pretrain.PretrainPlan, n=200, epochs=3)
+    monkeypatch.setattr(pretrain, "PretrainPlan", few)
+    for module in (pretrain, rank_network):
+        monkeypatch.setattr(module, "FitPlan", partial(module.FitPlan, checkpoint_every_s=0.0))
+
+
+def killed(tables, path, task, done, **options):
+    """Train until an epoch of a task is over."""
+
+    def die(event):
+        if (event.task, event.done) == (task, done):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_rank([tables], "a", path, train=60, model="network", on_event=die, **options)
+
+
+def test_a_killed_training_of_the_network_continues(tables, tmp_path, short_network):
+    whole = train_rank([tables], "a", tmp_path / "whole.safetensors", train=60, model="network")
+    path = tmp_path / "killed.safetensors"
+    killed(tables, path, "pre-train", 2)
+    killed(tables, path, "train rank", 3)
+    # The labels of another draw are another training.
+    with pytest.raises(ModelError, match="another training"):
+        train_rank([tables], "a", path, train=60, model="network", seed=1)
+    events = []
+    again = train_rank([tables], "a", path, train=60, model="network", on_event=events.append)
+    assert again["weights_sha256"] == whole["weights_sha256"]
+    assert [(e.task, e.done) for e in events] == [("train rank", 4)]
+    assert sorted(p.name for p in tmp_path.glob("*.checkpoint")) == []
+    with pytest.raises(ConfigError, match="cannot work on"):
+        train_rank([tables], "a", path, train=60, model="network", torch_device="abacus")
+    with pytest.raises(ConfigError, match="no torch device"):
+        train_rank([tables], "a", path, train=60, torch_device="cuda")
+
+
+def test_the_bench_of_the_network_says_where_it_is(tables, short_network):
+    events = []
+    plan = RankBenchPlan(**QUICK, model="network", independent=True)
+    run_bench_rank([tables], plan, batch_sizes=[8], on_event=events.append)
+    told = [event.task for event in events]
+    assert told[0] == "bench rank"
+    # The encoders are trained once, whatever is swept.
+    assert [told.count(task) for task in ("pre-train", "train rank", "train independent")] == [
+        3, 2 * 4, 2 * 4,
+    ]  # fmt: skip
 
 
 def test_three_objectives_are_ranked_together():
@@ -217,14 +344,24 @@ def test_three_objectives_are_ranked_together():
 # --- public tables ------------------------------------------------------------------------------
 
 
+FLOORS = {
+    "titan_rtx_256": 0.83, "gold_6226": 0.77, "fpga": 0.77, "pixel2": 0.69, "raspi4": 0.72,
+    "eyeriss": 0.81,
+}  # fmt: skip
+"""Least tau-b of one seed: docs/rank-table.md less about .02; seeds differ by .006 (sd) at most."""
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_public_devices(shared_data):
-    plan = RankBenchPlan(seeds=1, independent=True)
-    answer = run_bench_rank([shared_data], plan)
+    answer = run_bench_rank([shared_data], RankBenchPlan(seeds=1, independent=True))
+    assert answer["devices"].keys() == FLOORS.keys()
+    for device, figures in answer["devices"].items():
+        assert figures["kendall"] >= FLOORS[device], device
+        assert figures["gain"] > 0.0, device
+        new, other = (f["kendall_new_families"] for f in (figures, figures["independent"]))
+        assert new > other, device
     assert answer["mean_kendall"] >= 0.78
-    assert answer["not_ahead_on"] == []
-    # Short of what is aimed at (.75 and .995): docs/predictors-rank.md says where and why.
-    assert answer["mean_kendall_batch18"] >= 0.70
-    assert answer["mean_normalized_hv"] >= 0.95
+    assert answer["mean_kendall_batch18"] >= 0.745
+    assert answer["mean_normalized_hv"] >= 0.993

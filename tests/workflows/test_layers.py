@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas_sdk.core.errors import ConfigError, DataError, ExportError, ModelError
+from hwnas_sdk.core.errors import ConfigError, ExportError, ModelError
 from hwnas_sdk.core.layers import Layer
 from hwnas_sdk.core.settings import settings_preset
+from hwnas_sdk.core.unique_layers import UniqueLayer, calling, unique_layers
 from hwnas_sdk.export.cache import ArtifactCache
 from hwnas_sdk.export.exporter import export_graph
-from hwnas_sdk.predictors.layers import LayerTable, UniqueLayer, calling, unique_layers
+from hwnas_sdk.predictors.layers import LayerTable
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.workflows.lab import Lab
-from hwnas_sdk.workflows.layers import measure_layers, stored_layer_table
+from hwnas_sdk.workflows.layers import measure_layers, stored_items
 
 SPACE = get_space("nasbench201")
 CELL = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
@@ -42,6 +43,26 @@ def test_layers_that_differ_in_shape_or_attributes_differ():
     strided = replace(conv.layer, attrs={**conv.layer.attrs, "stride": 7})
     again = unique_layers(replace(graph, layers=(graph.input, replace(strided, inputs=("x",)))))
     assert {u.key for u in again}.isdisjoint({conv.key})
+
+
+def test_a_key_can_be_read_back():
+    for arch in SPACE.sample(20, seed=0):
+        for unique in [*unique_layers(SPACE.layers(arch)), calling(SPACE.layers(arch))]:
+            again = UniqueLayer.of_key(unique.key)
+            assert again == unique
+            assert again.input_shapes == unique.input_shapes
+            assert again.graph().layers == replace(unique.graph(), arch_id="").layers
+            (only,) = unique_layers(again.graph())
+            assert only.key == unique.key
+
+
+@pytest.mark.parametrize(
+    "text", ["", "conv", "conv 3x3", "conv 3x-> 3", "fly 3->3", "conv 3->3 a=b"]
+)
+def test_what_is_no_key_is_refused(text):
+    with pytest.raises(ExportError) as caught:
+        UniqueLayer.of_key(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_every_layer_of_a_network_exports(tmp_path):
@@ -104,13 +125,17 @@ def test_layers_are_measured_stored_and_make_a_table():
         assert len(result.layers) == n_unique + 1
         stored = lab.store.measurements(run_id=result.run_id)
         assert len(stored) == n_unique + 1 + len(archs)
-        table = stored_layer_table(lab.store, board.spec.id, settings, calling_key=result.calling)
         for network in result.networks:
             assert network.sum_ms == pytest.approx(
-                table.predict(SPACE.layers(network.architecture))
+                result.table.predict(SPACE.layers(network.architecture))
             )
-        with pytest.raises(DataError, match="no layers"):
-            stored_layer_table(lab.store, "other", settings, calling_key=result.calling)
+        known = stored_items(lab.store, board.spec.id, settings)
+        again = measure_layers(lab, archs, on=board, settings=settings, known=known)
+        assert (again.run_id, again.n_measured) == ("", 0)
+        assert [n.sum_ms for n in again.networks] == [n.sum_ms for n in result.networks]
+        assert len(lab.store.measurements(device_id=board.spec.id)) == len(stored)
+        assert stored_items(lab.store, "other", settings) == {}
+        assert stored_items(lab.store, board.spec.id, settings_preset("standard")) == {}
 
 
 def test_a_table_cannot_run_a_layer(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hwnas_sdk.testing.searcher import SearcherConformance
 from hwnas_sdk.workflows import rank_guide
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
 from hwnas_sdk.workflows.profile import reference_architectures
-from hwnas_sdk.workflows.rank_guide import rank_scores_of, ranker_scores
+from hwnas_sdk.workflows.rank_guide import _normal, rank_scores_of, ranker_scores
 from hwnas_sdk.workflows.search import SearchPlan, search_front
 from hwnas_sdk.workflows.searchers import SEARCHERS, Task
 
@@ -163,6 +164,14 @@ def test_it_finds_what_scoring_the_whole_space_finds(beliefs):
     assert volumes["rank"] > 0.99 * volumes["auto"]
 
 
+def test_what_is_known_to_the_last_digit_ties_in_every_draw():
+    means, sds = np.array([[10.0, 2.0], [20.0, 2.0]]), np.array([[0.5, 2e-6], [0.5, 2e-3]])
+    told = SimpleNamespace(predict=lambda genotypes, objectives: (means, sds))
+    values, doubts = _normal(told, CELLS[:2], ("error", "latency"))
+    np.testing.assert_allclose(values, [[-0.1, np.log(2)], [-0.05, np.log(2)]])
+    np.testing.assert_allclose(doubts, [[0.005, 0.0], [0.00125, 1e-3]])
+
+
 @pytest.fixture
 def ranker_file(tmp_path):
     """Writes a ranker of some devices that was made for some objectives."""
@@ -184,7 +193,7 @@ def test_a_ranker_takes_the_place_of_the_beliefs(beliefs, ranker_file):
     path = ranker_file()
     model = RankPredictor.load(path)
     score = ranker_scores(path, SPACE, ("latency", "error"))
-    np.testing.assert_array_equal(score(CELLS[:50]), model.score(CELLS[:50], "board"))
+    np.testing.assert_array_equal(score(CELLS[:50]), -model.expected_ranks(CELLS[:50], "board"))
     plan = SearchPlan(**SMALL, ranker=path, seed=2)
     assert json.loads(json.dumps(plan.to_json()))["ranker"] == str(path)
     guided = search_front(SPACE, beliefs, plan=plan, device_id="x@1")

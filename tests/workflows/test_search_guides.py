@@ -68,6 +68,8 @@ def cases(folder: Path) -> list[tuple[dict[str, Any], type[HwnasError], str]]:
         if make is hypernetwork:
             options = {"method": "modnas", "hypernetwork": path}
         made.append((options, error, text))
+    other = ranker(_new(folder / "prior"), kind="accuracy")
+    made.append(({"method": "auto", "prior": other}, ModelError, "'latency_prior' is needed"))
     return made
 
 
@@ -105,9 +107,9 @@ def test_dry_runs_and_searches_refuse_it_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for options, error, text in cases(tmp_path):
-        path = options.get("ranker") or options["hypernetwork"]
-        name = "--ranker" if "ranker" in options else "--hypernetwork"
-        asked = ("--device", FAKE, "--method", options["method"], name, str(path), "--json", "-q")
+        name, path = next(item for item in options.items() if item[0] != "method")
+        asked = ("--device", FAKE, "--method", options["method"], f"--{name}", str(path), "--json",
+                 "-q")  # fmt: skip
         for argv in (("search", "--dry-run"), ("loop", "--dry-run"), ("search",)):
             assert main([*argv, *asked]) == error.exit_code
             # The device has no profile either: the file comes first.

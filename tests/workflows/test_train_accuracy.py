@@ -11,12 +11,17 @@ import pytest
 
 from hwnas_sdk.cli.main import main
 from hwnas_sdk.predictors.accuracy import AccuracyModel
+from hwnas_sdk.predictors.card import load_card
 from hwnas_sdk.predictors.encodings import structural_features
 from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.predictors.references import PAPER_INDICES
 from hwnas_sdk.spaces.nasbench201 import NasBench201
 
 pytest.importorskip("torch")
+
+from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.predictors.neural import accuracy_ensemble
+from hwnas_sdk.workflows.train_accuracy import train_accuracy
 
 SPACE = NasBench201()
 
@@ -79,6 +84,37 @@ def test_accuracy_from_tables_and_from_a_file(capsys, tmp_path, tables, cells, e
     assert AccuracyModel.load(path).predict(np.zeros((1, 6), int)).mean.tolist() == [75.0]
 
 
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("part", "done"), [("without held-out families", 2), ("all labels", 1), ("all labels", 4)]
+)
+def test_a_killed_training_continues(tmp_path, tables, monkeypatch, part, done):
+    monkeypatch.setattr(accuracy_ensemble, "CHECKPOINT_EVERY_S", 0.0)
+    options = {"data_dirs": [tables], "train": 200, "epochs": 5}
+    whole = train_accuracy(tmp_path / "whole.safetensors", **options)
+    path = tmp_path / "killed.safetensors"
+
+    def die(event):
+        if (event.message, event.done) == (part, done):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_accuracy(path, **options, on_event=die)
+    with pytest.raises(ModelError, match="another training"):
+        train_accuracy(path, **options, seed=1)
+    events = []
+    again = train_accuracy(path, **options, on_event=events.append)
+    assert again["weights_sha256"] == whole["weights_sha256"]
+    assert again["metrics"] == whole["metrics"]
+    left = [(e.message, e.done) for e in events]
+    assert (part, done) not in left
+    assert (part, done + 1) in left
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
 def test_accuracy_needs_one_source_and_enough_of_it(capsys, tmp_path, tables):
     out = ("-o", str(tmp_path / "m.safetensors"))
     assert "--labels" in call(capsys, "train", "accuracy", *out, code=3)
@@ -102,4 +138,12 @@ def test_meta_trains_judges_and_writes(capsys, tmp_path, tables):
     assert -1 <= answer["metrics"]["d"]["spearman"] <= 1
     assert MetaPredictor.load(path).plan.epochs == 1
     assert not path.with_suffix(".checkpoint").exists()
+    figures = answer["metrics"]["d"]
+    assert 400 < figures["n"] < 501
+    assert figures["n_tied_pairs"] > 0  # the table's costs are sums of a few operators
+    assert load_card(path).metrics["judged_on"]["d"]["n_tied_pairs"] == figures["n_tied_pairs"]
+    assert main([*arguments, "--devices", "d", "-o", str(path), "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert "n tied pairs" in shown
+    assert str(figures["n_tied_pairs"]) in shown
     assert "judge" in call(capsys, *arguments, "--devices", "a", "-o", str(path), code=3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwnas_sdk.core.errors import DataError, DeviceError, MeasurementError
+from hwnas_sdk.core.events import Event
 from hwnas_sdk.core.settings import settings_preset
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.workflows.lab import Lab
@@ -57,6 +58,16 @@ def test_two_rounds_on_a_replayed_device(lab: Lab, replay: DeviceSession, tmp_pa
     HTMLParser().feed(text)
     assert first.candidates[0].arch in text
     assert "imported" in text
+
+
+def test_a_round_says_how_many_were_measured() -> None:
+    events: list[Event] = []
+    with Lab.open(on_event=events.append) as lab:
+        board = lab.device("fake://?mode=crash_item=1")
+        (verdict,) = lab.loop(plan_for(board, rounds=1), on=board).verdicts
+    (said,) = (event.message for event in events if event.task == "round")
+    assert verdict.n_measured < len(verdict.candidates)
+    assert said.startswith(f"round 1: {verdict.n_measured} of {len(verdict.candidates)} measured")
 
 
 @pytest.mark.slow

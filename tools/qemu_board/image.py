@@ -118,14 +118,14 @@ def _build_runtime() -> None:
         download_wheels(runtime_requirements(), wheels)
         layer.mkdir()
         script = (
-            'set -e; cd "$1"; mkdir mem; mount -t tmpfs tmpfs mem; mkdir mem/up mem/work mem/root; '
-            'mount -t overlay overlay -o "lowerdir=$2,upperdir=mem/up,workdir=mem/work" mem/root; '
-            "mount -t proc proc mem/root/proc; mkdir mem/root/wheels; "
-            "cp wheels/*.whl mem/root/wheels; "
-            "chroot mem/root python3 -m pip install --quiet --no-index --no-deps "
+            'set -e; cd "$1"; mkdir mem; mount -t tmpfs tmpfs mem; mkdir mem/up mem/work mem/all; '
+            'mount -t overlay overlay -o "lowerdir=$2,upperdir=mem/up,workdir=mem/work" mem/all; '
+            "mount -t proc proc mem/all/proc; mkdir mem/all/wheels; "
+            "cp wheels/*.whl mem/all/wheels; "
+            "chroot mem/all python3 -m pip install --quiet --no-index --no-deps "
             "--break-system-packages --root-user-action=ignore "
             '$(cd wheels && printf "wheels/%s " *.whl); '  # expanded on the host
-            "rm -r mem/root/wheels; cp -a mem/up/usr layer/; umount mem/root/proc mem/root"
+            "rm -r mem/all/wheels; cp -a mem/up/usr layer/; umount mem/all/proc mem/all"
         )
         run([*_MORTAL, "sh", "-c", script, "layer", shop, cache_dir() / base_name()],
             timeout_s=900)  # fmt: skip

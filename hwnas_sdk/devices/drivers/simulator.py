@@ -20,6 +20,8 @@ from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.ids import content_id
 from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.types import Architecture, DeviceSpec, Origin
+from hwnas_sdk.core.unique_layers import ID_PREFIX as LAYER_PREFIX
+from hwnas_sdk.core.unique_layers import UniqueLayer
 from hwnas_sdk.devices.drivers._keeps_nothing import KeepsNothingSession
 from hwnas_sdk.devices.jobs import ItemResult, JobItem, JobResult, MeasureJob
 from hwnas_sdk.devices.uri import DeviceUri
@@ -113,8 +115,8 @@ class SimulatorSession(KeepsNothingSession):
             return ItemResult(item=entry.item, error_code=exc.code, error_message=exc.message)
         return ItemResult(
             item=entry.item,
-            summary_latency_ms=cost.latency_ms,
-            energy_mj=cost.energy_mj,
+            summary_latency_ms=cost.latency_ms + self._started_ms(entry),
+            energy_mj=cost.energy_mj or None,
             facts={
                 "simulation": {
                     **self._simulator.facts(),
@@ -124,7 +126,18 @@ class SimulatorSession(KeepsNothingSession):
             },
         )
 
+    def _started_ms(self, entry: JobItem) -> float:
+        """One clock cycle for a layer alone.
+
+        A time of nothing cannot be told from one that was not measured, and fused layers take none.
+        The network that does nothing gets the cycle too, so a look-up table takes it off again.
+        """
+        is_layer = entry.arch_id.startswith(LAYER_PREFIX)
+        return 1e-3 / self._simulator.description.clock_mhz if is_layer else 0.0
+
     def _graph(self, entry: JobItem) -> LayerGraph:
+        if entry.arch_id.startswith(LAYER_PREFIX):
+            return UniqueLayer.of_key(entry.arch).graph()
         if entry.arch_id.startswith("file:"):
             raise ExportError(
                 f"{entry.arch}: a simulator needs a network of a search space, not a file",

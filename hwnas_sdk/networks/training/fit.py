@@ -17,12 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.layers import LayerGraph
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.networks.build import GraphModule, build_module
-from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
+from hwnas_sdk.networks.resumable import (
+    chosen_torch_device,
+    load_checkpoint,
+    save_checkpoint,
+    seeded,
+)
 from hwnas_sdk.networks.training.augment import cutout, random_crop, random_flip
 from hwnas_sdk.networks.training.images import Images, ImageSplits
 from hwnas_sdk.networks.training.tasks import ImageTask
@@ -170,14 +175,7 @@ def predictions(module: nn.Module, images: ImageSplits, batch: Images) -> np.nda
 
 def moved(module: _Module, torch_device: str) -> _Module:
     """`module` where torch shall work. Raises: ConfigError for an unknown place."""
-    try:
-        return module.to(torch.device(torch_device))
-    except (RuntimeError, AssertionError) as exc:  # CPU builds assert that they are not others
-        raise ConfigError(
-            f"torch cannot work on {torch_device!r}: {str(exc).splitlines()[0]}",
-            code="unknown_torch_device",
-            hint="cpu always works; cuda and mps need torch built for them",
-        ) from exc
+    return module.to(chosen_torch_device(torch_device))
 
 
 def as_tensor(array: np.ndarray[Any, Any], module: nn.Module) -> Tensor:

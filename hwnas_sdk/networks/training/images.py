@@ -91,8 +91,8 @@ def load_images(task: ImageTask, data_dir: Path | None = None, *, seed: int = 0)
     """
     if data_dir is not None and not task.needs_folder:
         raise ConfigError(
-            f"--data-dir is of no use with the {task.name}: they come with the package",
-            hint="leave it out, or name the task of those files, for example --task cifar10",
+            f"a folder of data is of no use with the {task.name}: they come with the package",
+            hint="leave it out, or name the task of those files, for example cifar10",
         )
     rng = child_rng(seed, "images", task.name)
     if task.needs_folder:

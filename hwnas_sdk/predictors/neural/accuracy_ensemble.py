@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.ids import sha256_bytes
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.networks.resumable import seeded
+from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
 from hwnas_sdk.predictors.accuracy import NetworkEnsemble, to_target
 
 Floats = NDArray[np.float64]
+
+CHECKPOINT_EVERY_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,7 @@ def train_ensemble(
     *,
     seed: int = 0,
     on_epoch: Callable[[int], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> NetworkEnsemble:
     """Train all members at once, on one thread and deterministically.
 
@@ -53,8 +60,12 @@ def train_ensemble(
     mean is also learned where the data are noisy. Source: Seitzer et al., On the pitfalls of
     heteroscedastic uncertainty estimation, ICLR 2022 (beta = 0.5).
 
+    `checkpoint` is a file to continue from and to write to; a killed training that is repeated ends
+    in the same weights, a finished one returns at once.
+
     Shapes: features (n, f), error_pct (n,) in percent.
-    Raises: ModelError when the labels are all one value or the training diverged.
+    Raises: ModelError when the labels are all one value, the training diverged, or the checkpoint
+        is damaged or of another training.
     """
     chosen = plan or EnsemblePlan()
     target = to_target(error_pct)
@@ -69,7 +80,7 @@ def train_ensemble(
         with seeded(seed):
             x = torch.tensor(features, dtype=torch.float32)
             y = torch.tensor((target - shift) / scale, dtype=torch.float32)
-            layers = _trained(x, y, chosen, seed, on_epoch or (lambda _: None))
+            layers = _trained(x, y, chosen, seed, on_epoch or (lambda _: None), checkpoint)
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(mode=deterministic)
@@ -84,6 +95,7 @@ def _trained(
     plan: EnsemblePlan,
     seed: int,
     on_epoch: Callable[[int], None],
+    checkpoint: Path | None,
 ) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
     """Weights (members, in, out) and biases (members, 1, out) of each layer."""
     sizes = (x.shape[1], *plan.hidden, 2)
@@ -100,7 +112,18 @@ def _trained(
     n_steps = plan.epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, n_steps)
     rng = child_rng(seed, "train_priors", "batches")  # the name is part of the shipped weights
-    for epoch in range(plan.epochs):
+    kept = _Kept(layers, optimiser, schedule)
+    identity = {
+        "plan": asdict(plan),
+        "seed": seed,
+        "learns from": [sha256_bytes(part.numpy().tobytes()) for part in (x, y)],
+    }
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, identity, kept.take, of="training")
+    for _ in range(kept.epochs * plan.members):
+        rng.permutation(len(x))  # orders of the epochs that are done
+    saved_at = time.monotonic()
+    for epoch in range(kept.epochs, plan.epochs):
         order = torch.from_numpy(np.stack([rng.permutation(len(x)) for _ in range(plan.members)]))
         for start in range(0, len(x) - batch + 1, batch):
             rows = order[:, start : start + batch]
@@ -115,5 +138,37 @@ def _trained(
             loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
             optimiser.step()
             schedule.step()
-        on_epoch(epoch + 1)
+        kept.epochs = epoch + 1
+        due = kept.epochs == plan.epochs or time.monotonic() - saved_at >= CHECKPOINT_EVERY_S
+        if checkpoint is not None and due:
+            save_checkpoint(checkpoint, identity, kept.state())
+            saved_at = time.monotonic()
+        on_epoch(kept.epochs)
     return tuple((w.detach().numpy().copy(), b.detach().numpy().copy()) for w, b in layers)
+
+
+@dataclass
+class _Kept:
+    """What a checkpoint holds after whole epochs."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    epochs: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epochs": self.epochs,
+            "layers": [[part.detach() for part in layer] for layer in self.layers],
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def take(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for own, stored in zip(self.layers, state["layers"], strict=True):
+                for part, value in zip(own, stored, strict=True):
+                    part.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epochs = state["epochs"]

@@ -138,7 +138,7 @@ class SequenceEncoder(nn.Module):
         states, _ = self.first(self.embedding(sequence))
         states, _ = self.second(self.dropout(states))
         last = (sequence != PAD).sum(dim=1) - 1
-        code: Tensor = self.out(states[torch.arange(len(sequence)), last])
+        code: Tensor = self.out(states[torch.arange(len(sequence), device=last.device), last])
         return code, states
 
 

@@ -1,8 +1,9 @@
 """One training loop: seeded, checkpointed, resumable, with early stop.
 
 A run that is killed and repeated ends in the same weights as one that was not: everything random
-in an epoch follows from (seed, epoch), and a checkpoint is a whole epoch. The loop moves nothing:
-a model on an accelerator trains there.
+in an epoch follows from (seed, epoch), and a checkpoint is a whole epoch. An accelerator
+draws other random numbers from the same seed (dropout, samples) and takes sums in another order:
+the weights are not those of a CPU, and two runs may differ a little.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from torch import Tensor, nn
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import Event, EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.networks.resumable import load_checkpoint, save_checkpoint, seeded
+from hwnas_sdk.networks.resumable import (
+    chosen_torch_device,
+    load_checkpoint,
+    save_checkpoint,
+    seeded,
+)
 
 Loss = Callable[[Tensor], Tensor]  # rows of the training set, (b,) int64 -> scalar
 Judge = Callable[[], float]  # how good the model is now; higher is better
@@ -113,8 +119,10 @@ class _Run:
         *,
         groups: list[dict[str, Any]] | None,
         checkpoint: Path | None,
+        identity: Mapping[str, Any],
     ) -> None:
         self.model, self.plan, self.checkpoint = model, plan, checkpoint
+        self.identity = _comparable(plan) | dict(identity)
         parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             groups or parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay
@@ -155,13 +163,12 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
         }
-        save_checkpoint(self.checkpoint, _comparable(self.plan), state)
+        save_checkpoint(self.checkpoint, self.identity, state)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
         if self.checkpoint is not None:
-            identity = _comparable(self.plan)
-            load_checkpoint(self.checkpoint, identity, self._take, of="training plan")
+            load_checkpoint(self.checkpoint, self.identity, self._take, of="training plan")
 
     def _take(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -180,13 +187,15 @@ def fit(
     groups: list[dict[str, Any]] | None = None,
     before_epoch: Callable[[int], None] | None = None,
     checkpoint: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
     on_event: EventSink = ignore,
     task: str = "train",
+    torch_device: str = "cpu",
 ) -> FitResult:
     """Train `model` in place; afterwards it has the best judged weights and is in eval mode.
 
     Args:
-        model: what is trained; `loss` and `judge` hold it themselves.
+        model: what is trained; `loss` and `judge` hold it themselves, and the data beside it.
         loss: scalar loss of some rows.
         n_rows: size of the training set.
         plan: how to train.
@@ -196,22 +205,27 @@ def fit(
         before_epoch: told the epoch (from 0) that begins, for example to unfreeze a part. It
             must depend on nothing but the epoch.
         checkpoint: file to continue from and to write to; a finished run returns at once.
+        identity: plain values that must agree as well as the plan for a checkpoint to be continued,
+            such as a hash of the labels.
         on_event: told after each epoch.
         task: name of the events.
+        torch_device: where the model trains, as `chosen_torch_device` reads it; it is back on the
+            CPU afterwards. `loss` gets its rows there, and `loss` and `judge` must hold what they
+            compare on the same place: ``x.to(chosen_torch_device(torch_device))``.
 
-    Raises: ModelError when the loss or the judgement is not finite, the training set is empty, or
-        the checkpoint is damaged or of another plan.
+    Raises: ConfigError for a place torch cannot work on; ModelError when the loss or the judgement
+        is not finite, the training set is empty, or the checkpoint is damaged or of another plan.
     """
     if n_rows < 1:
         raise ModelError("nothing to learn from: the training set is empty")
     started = time.monotonic()
-    with _threads(plan.threads):
-        run = _Run(model, plan, groups=groups, checkpoint=checkpoint)
+    with _threads(plan.threads), _moved(model, chosen_torch_device(torch_device)) as place:
+        run = _Run(model, plan, groups=groups, checkpoint=checkpoint, identity=identity or {})
         run.resume()
         while not run.progress.finished and run.progress.epoch < plan.epochs:
             if before_epoch is not None:
                 before_epoch(run.progress.epoch)
-            _one_epoch(run, loss, n_rows)
+            _one_epoch(run, loss, n_rows, place)
             if judge is not None and run.progress.epoch % plan.judge_every == 0:
                 model.eval()
                 with torch.no_grad():
@@ -236,10 +250,10 @@ def fit(
     )
 
 
-def _one_epoch(run: _Run, loss: Loss, n_rows: int) -> None:
+def _one_epoch(run: _Run, loss: Loss, n_rows: int, place: torch.device) -> None:
     plan, epoch = run.plan, run.progress.epoch
     rng = child_rng(plan.seed, "fit", epoch)
-    order = torch.from_numpy(rng.permutation(n_rows))
+    order = torch.from_numpy(rng.permutation(n_rows)).to(place)
     run.set_rates()
     run.model.train()
     total, n_seen = 0.0, 0
@@ -263,6 +277,16 @@ def _one_epoch(run: _Run, loss: Loss, n_rows: int) -> None:
             n_seen += len(rows)
     run.progress.losses.append(total / max(n_seen, 1))
     run.progress.epoch += 1
+
+
+@contextlib.contextmanager
+def _moved(model: nn.Module, place: torch.device) -> Iterator[torch.device]:
+    """Have `model` on `place` inside and on the CPU afterwards, also after an error."""
+    try:
+        model.to(place)
+        yield place
+    finally:
+        model.to("cpu")
 
 
 @contextlib.contextmanager

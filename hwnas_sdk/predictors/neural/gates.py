@@ -76,10 +76,10 @@ def hinge(scores: Tensor, targets: Tensor) -> Tensor:
 
     Every row is paired with at most 4 others, drawn by torch's generator. Shapes: (b,), (b,).
     """
-    n = len(scores)
+    n, place = len(scores), scores.device
     # Partners at random distances, each distance once: no pair of a row with itself.
-    distances = torch.randperm(n - 1)[:_PAIRS] + 1 if n > 1 else torch.empty(0, dtype=torch.long)
-    order = torch.randperm(n)
+    distances = torch.randperm(max(n - 1, 0), device=place)[:_PAIRS] + 1
+    order = torch.randperm(n, device=place)
     rows = order.repeat(len(distances))
     others = torch.cat([order.roll(int(distance)) for distance in distances]) if n > 1 else rows
     sign = torch.sign(targets[rows] - targets[others]).to(scores.dtype)

@@ -36,6 +36,10 @@ class Graphs:
         """Some of them."""
         return Graphs(self.nodes[rows], self.adjacency[rows])
 
+    def to(self, place: torch.device) -> Graphs:
+        """The same on another torch device."""
+        return Graphs(self.nodes.to(place), self.adjacency.to(place))
+
 
 def brp_graphs(cells: NDArray[np.integer]) -> Graphs:
     """Pruned graphs of NAS-Bench-201 cells, (n, 6). Raises: SpaceError."""

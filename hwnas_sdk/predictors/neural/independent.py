@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import to_target
 from hwnas_sdk.predictors.graphs import checked_genotypes
@@ -17,7 +18,7 @@ from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.predictors.neural.encoders import ArchitectureEncoder, Inputs, encoder_inputs
 from hwnas_sdk.predictors.neural.fit import FitPlan
 from hwnas_sdk.predictors.neural.pretrain import held_out_families
-from hwnas_sdk.predictors.neural.rank_network import (
+from hwnas_sdk.predictors.neural.rank_training import (
     RankPlan,
     Task,
     labelled_rows,
@@ -40,6 +41,7 @@ def independent_predictions(
     encoder: ArchitectureEncoder,
     plan: RankPlan | None = None,
     seed: int = 0,
+    on_event: EventSink = ignore,
 ) -> Floats:
     """Objectives of `wanted` by one regression network each, to rank by sorting: (q, d) -> (q, m).
 
@@ -51,7 +53,7 @@ def independent_predictions(
     families = [space.family(space.architecture(g)) for g in rows.genes]
     out = held_out_families(families, chosen.held_out, child_rng(seed, "held out", "independent"))
     inputs = encoder_inputs(space, rows.genes)
-    batch = chosen.batch_size or (18 if rows.objectives.shape[1] == 2 else 32)
+    batch = chosen.batch_of(rows.objectives.shape[1])
     columns = []
     for i, column in enumerate(rows.objectives.T):
         values = to_target(column) if i == 0 else np.log(column)
@@ -70,6 +72,8 @@ def independent_predictions(
             ),
             frozen_share=chosen.frozen_share,
             encoder_rate=chosen.encoder_rate,
+            on_event=on_event,
+            task="train independent",
         )  # fmt: skip
         columns.append(predict(mine, head, space, checked_genotypes(space, wanted)))
     return np.column_stack(columns)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.ids import content_id, sha256_bytes
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,13 +74,35 @@ class KnownDevices:
         """Number of devices."""
         return len(self.columns)
 
+    def to(self, place: torch.device) -> KnownDevices:
+        """The same with its tensors on another torch device."""
+        return replace(
+            self,
+            columns=self.columns.to(place),
+            references=self.references.to(place),
+            medians=self.medians.to(place),
+        )
+
     def mixed(self, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """`n` devices that are not there: convex mixtures of the known ones.
 
         Shapes: rows (b,) -> columns (n, b), references (n, k). Uses torch's generator.
         """
-        shares = torch.distributions.Dirichlet(torch.full((len(self),), 0.4)).sample((n,))
+        evenly = torch.full((len(self),), 0.4, device=self.columns.device)
+        shares = torch.distributions.Dirichlet(evenly).sample((n,))
         return shares @ self.columns[:, rows], shares @ self.references
+
+
+def checkpoint_identity(
+    plan: DataclassInstance, told_by: Ints, cells: Ints, columns: Mapping[str, Floats]
+) -> dict[str, Any]:
+    """What a checkpoint must have been trained with to be continued, see `fit`.
+
+    Shapes: told_by (k, 6), the references; cells (n, 6); each of columns (n,).
+    """
+    arrays = (told_by, cells, *columns.values())
+    hashes = [sha256_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays]
+    return {"plan": asdict(plan), "learns from": content_id([*columns, *hashes])}
 
 
 def vector_of(references: Tensor) -> tuple[Tensor, Tensor, Tensor]:

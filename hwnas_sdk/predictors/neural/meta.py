@@ -21,13 +21,14 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
-from hwnas_sdk.networks.resumable import seeded
+from hwnas_sdk.networks.resumable import chosen_torch_device, seeded
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.card import WEIGHTS_FOLDER, Card, load_model, save_model
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 from hwnas_sdk.predictors.neural.known_devices import (
     KnownDevices,
+    checkpoint_identity,
     reference_values,
     vector_of,
 )
@@ -107,15 +108,20 @@ class MetaPredictor:
         references: Ints | None = None,
         checkpoint: Path | None = None,
         on_event: EventSink = ignore,
+        torch_device: str = "cpu",
     ) -> MetaPredictor:
         """Train on known devices; see `TransferModel.fit`.
 
         `references` are the networks a device is told by, (k, 6), default the paper's ten; a
-        `checkpoint` makes a killed training continue.
+        `checkpoint` makes a killed training continue; `torch_device` is where it trains, and the
+        trained network is on the CPU. It ends after a fixed number of epochs: what could judge it
+        is a device left out of few, and every published figure is of this plan.
         """
         chosen = plan or MetaPlan()
         told_by = reference_genotypes() if references is None else references
-        data = KnownDevices.collect(*checked_known(genotypes, known), told_by)
+        cells, columns = checked_known(genotypes, known)
+        data = KnownDevices.collect(cells, columns, told_by)
+        data = data.to(chosen_torch_device(torch_device))
         with seeded(seed):
             net = cell_net(len(told_by))
         steps = FitPlan(
@@ -129,7 +135,8 @@ class MetaPredictor:
         loss = _loss(net, data, chosen)
         fit(
             net, loss, len(data.genotypes), steps,
-            checkpoint=checkpoint, on_event=on_event, task="train meta",
+            checkpoint=checkpoint, identity=checkpoint_identity(chosen, told_by, cells, columns),
+            on_event=on_event, task="train meta", torch_device=torch_device,
         )  # fmt: skip
         return cls(net, told_by, data.prior, chosen)
 
@@ -192,10 +199,10 @@ def _prior_path(path: Path) -> Path:
 
 
 def _loss(net: LatencyNet, data: KnownDevices, plan: MetaPlan) -> Any:
-    hot = one_hot(data.genotypes)
+    hot = one_hot(data.genotypes).to(data.columns.device)
 
     def loss(rows: Tensor) -> Tensor:
-        real = torch.randperm(len(data))[: plan.n_real]
+        real = torch.randperm(len(data), device=rows.device)[: plan.n_real]
         columns, told = data.columns[real][:, rows], data.references[real]
         if plan.target == "raw":
             unit = data.medians[real][:, None]

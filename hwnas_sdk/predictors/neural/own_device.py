@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
+from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.networks.resumable import seeded
+from hwnas_sdk.networks.resumable import chosen_torch_device, seeded
 from hwnas_sdk.predictors._samples import checked_cells, checked_known, checked_samples
 from hwnas_sdk.predictors.metrics import spearman
 from hwnas_sdk.predictors.neural.fit import FitPlan, fit
@@ -99,16 +100,29 @@ class _GateScorer(_Scorer):
 
 
 class _OwnDeviceModel:
-    """Nothing is learned before the device is there."""
+    """Nothing is learned before the device is there; `torch_device` is where it is then trained."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, seed: int, on_event: EventSink = ignore, *, torch_device: str = "cpu"
+    ) -> None:
         self.seed = seed
+        self.on_event = on_event
+        self.torch_device = torch_device
 
     @classmethod
-    def fit(cls, genotypes: Genotypes, known: Mapping[str, Floats], *, seed: int = 0) -> Self:
-        """Check the known devices, and forget them."""
+    def fit(
+        cls,
+        genotypes: Genotypes,
+        known: Mapping[str, Floats],
+        *,
+        seed: int = 0,
+        on_event: EventSink = ignore,
+        torch_device: str = "cpu",
+    ) -> Self:
+        """Check the known devices and the torch device, and forget the former."""
         checked_known(genotypes, known)
-        return cls(seed)
+        chosen_torch_device(torch_device)
+        return cls(seed, on_event, torch_device=torch_device)
 
 
 class BrpNasModel(_OwnDeviceModel):
@@ -133,12 +147,13 @@ class BrpNasModel(_OwnDeviceModel):
         del rel_sd
         cells, y = checked_samples(genotypes, values)
         level = float(y.mean())
-        graphs = brp_graphs(cells)
-        targets = torch.from_numpy((y / level).astype(np.float32))
+        place = chosen_torch_device(self.torch_device)
+        graphs = brp_graphs(cells).to(place)
+        targets = torch.from_numpy((y / level).astype(np.float32)).to(place)
         n_kept_back = int(_VALIDATION_SHARE * len(y)) if len(y) >= _LEAST_FOR_VALIDATION else 0
         is_held_out = _held_out(cells, n_kept_back, self.seed)
-        held_out = torch.from_numpy(np.flatnonzero(is_held_out))
-        trained = torch.from_numpy(np.flatnonzero(~is_held_out))
+        held_out = torch.from_numpy(np.flatnonzero(is_held_out)).to(place)
+        trained = torch.from_numpy(np.flatnonzero(~is_held_out)).to(place)
         with seeded(self.seed):
             net = GraphNetwork(n_out=1, dropout=self.dropout)
 
@@ -159,7 +174,10 @@ class BrpNasModel(_OwnDeviceModel):
         )
         # A million weights and a batch of one: an unfused optimiser would take most of the time.
         groups = [{"params": list(net.parameters()), "fused": True}]
-        fit(net, loss, len(trained), plan, judge=judge if n_kept_back else None, groups=groups)
+        fit(
+            net, loss, len(trained), plan, judge=judge if n_kept_back else None, groups=groups,
+            on_event=self.on_event, task="train brp-nas", torch_device=self.torch_device,
+        )  # fmt: skip
         return AdaptedNetwork(_GraphScorer(net), slope=level)
 
 
@@ -195,7 +213,8 @@ class GatesModel(_OwnDeviceModel):
         """Train on the samples' order. `rel_sd` is not used. Raises: ModelError."""
         del rel_sd
         cells, y = checked_samples(genotypes, values, at_least=2)
-        inputs, targets = torch.from_numpy(cells), torch.from_numpy(y)
+        place = chosen_torch_device(self.torch_device)
+        inputs, targets = torch.from_numpy(cells).to(place), torch.from_numpy(y).to(place)
         with seeded(self.seed):
             net = GatesNet()
 
@@ -210,7 +229,10 @@ class GatesModel(_OwnDeviceModel):
             schedule="constant",
             seed=self.seed,
         )
-        fit(net, loss, len(y), plan)
+        fit(
+            net, loss, len(y), plan,
+            on_event=self.on_event, task="train gates", torch_device=self.torch_device,
+        )  # fmt: skip
         scorer = _GateScorer(net)
         offset, slope = _affine(scorer.of(cells), y)
         return AdaptedNetwork(scorer, offset=offset, slope=slope)

@@ -9,7 +9,7 @@ Source: HW-PR-NAS, section on the encoders; Bahdanau et al. 2015 for the attenti
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.ids import sha256_bytes
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.networks.resumable import seeded
+from hwnas_sdk.networks.resumable import chosen_torch_device, seeded
 from hwnas_sdk.predictors.graphs import BOS, PAD, n_tokens
 from hwnas_sdk.predictors.neural.encoders import (
     ArchitectureEncoder,
@@ -127,12 +128,17 @@ def pretrain(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_event: EventSink = ignore,
+    torch_device: str = "cpu",
 ) -> Pretrained:
     """Train encoders of `space` on random architectures; no label is used.
 
-    Raises: ModelError when the space has too few architectures for a held-out part.
+    They train on `torch_device` and are on the CPU afterwards. A `checkpoint` makes a killed
+    training continue.
+
+    Raises: ModelError when the space has too few architectures for a held-out part, or the
+        checkpoint is of another training; ConfigError for a place torch cannot work on.
     """
-    chosen = plan or PretrainPlan()
+    chosen, place = plan or PretrainPlan(), chosen_torch_device(torch_device)
     rng = child_rng(seed, space.name, "pretrain")
     sample = space.sample(min(chosen.n, space.size // 2), rng=rng)
     genes = np.array([a.genotype for a in sample], dtype=np.int64)
@@ -140,6 +146,7 @@ def pretrain(
     if out.all() or not out.any():
         raise ModelError(f"{space.name} has too few function families to hold some out")
     train, held = (encoder_inputs(space, genes[rows]) for rows in (~out, out))
+    train = train.to(place)
     with seeded(int(rng.integers(2**31))):
         encoder = ArchitectureEncoder(space, sizes)
         decoder = Decoder(n_tokens(space), encoder.sizes)
@@ -148,11 +155,11 @@ def pretrain(
     def loss(rows: Tensor) -> Tensor:
         batch = train[rows]
         target = batch.tokens[:, 1:]
-        forced = target if float(torch.rand(())) < chosen.forcing else None
+        forced = target if float(torch.rand((), device="cpu")) < chosen.forcing else None
         logits = decoder(encoder(batch), target.shape[1], forced)
         return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
 
-    judged = held[: min(len(held), _JUDGED)]
+    judged = held[: min(len(held), _JUDGED)].to(place)
     result = fit(
         model,
         loss,
@@ -168,8 +175,15 @@ def pretrain(
         ),
         judge=lambda: reconstruction(encoder, decoder, judged),
         checkpoint=checkpoint,
+        identity={
+            "plan": asdict(chosen),
+            "sizes": asdict(encoder.sizes),
+            "space": space.name,
+            "learns from": sha256_bytes(genes.tobytes()),
+        },
         on_event=on_event,
         task="pre-train",
+        torch_device=torch_device,
     )
     with torch.no_grad():
         exact = reconstruction(encoder, decoder, held)

@@ -2,45 +2,59 @@
 
 Encoders (shared, pre-trained without labels) feed one head 72 -> 64 -> 32 -> 1 per platform. A
 batch's Pareto ranks are computed from the true objectives of its members, and a listwise loss
-teaches the order. A new platform gets a copy of the best fitting head and five epochs.
+teaches the order. A new platform gets a copy of the best fitting head and encoders, five epochs
+of training.
 
 Differs from the paper: see `losses`; the encoders learn from the first epoch at the heads' rate
 (`RankPlan.frozen_share` and `encoder_rate`), because frozen first they ordered training devices
-worse; the head to copy is the one whose scores agree best with the
-new platform's ranks, which needs no labels of the old platforms to be kept.
+worse; the head to copy is the one whose scores agree best with the new platform's ranks, which
+needs no labels of the old platforms to be kept; and the encoders of a new platform learn too: with
+frozen ones, and much more so at a constant learning rate, training devices were ordered worse.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas_sdk import pareto
 from hwnas_sdk.core.errors import ModelError
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.ids import content_id, sha256_bytes
 from hwnas_sdk.core.rng import child_rng
-from hwnas_sdk.networks.resumable import seeded
+from hwnas_sdk.networks.resumable import chosen_torch_device, seeded
 from hwnas_sdk.predictors.card import Card, load_card, load_model, save_model
 from hwnas_sdk.predictors.graphs import checked_genotypes
 from hwnas_sdk.predictors.metrics import kendall
 from hwnas_sdk.predictors.neural.encoders import (
     ArchitectureEncoder,
-    EncoderSizes,
     Inputs,
     encoder_inputs,
 )
-from hwnas_sdk.predictors.neural.fit import FitPlan, FitResult, fit
-from hwnas_sdk.predictors.neural.losses import LOSSES, batch_ranks
+from hwnas_sdk.predictors.neural.fit import FitPlan, FitResult
 from hwnas_sdk.predictors.neural.pretrain import held_out_families, pretrain
+from hwnas_sdk.predictors.neural.rank_training import (
+    Labelled,
+    RankPlan,
+    Task,
+    as_arrays,
+    from_arrays,
+    labelled_rows,
+    new_head,
+    predict,
+    rank_loss,
+    train_heads,
+)
 from hwnas_sdk.predictors.population import live_rows
+from hwnas_sdk.predictors.rank import encoders_checkpoint
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.spaces.base import SearchSpace
 
@@ -50,45 +64,6 @@ KIND: Final = "rank_network"
 SCHEMA: Final = 1
 _CHUNK: Final = 4096
 _MIN_LABELS: Final = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankPlan:
-    """How a rank network is trained.
-
-    Attributes:
-        loss: a name of `losses.LOSSES`.
-        epochs: at most.
-        batch_size: architectures whose ranks are compared; None: 18 for two objectives (the
-            paper's), 32 for more, because three objectives put most of a small batch on one front.
-        learning_rate: of the head.
-        patience: epochs without a better order of the held-out families before it stops.
-        held_out: share of function families the early stop judges on.
-        frozen_share: share of `epochs` during which the encoders stand still.
-        encoder_rate: learning rate of the encoders relative to that of the head.
-    """
-
-    loss: str = "listwise"
-    epochs: int = 200
-    batch_size: int | None = None
-    learning_rate: float = 1e-3
-    patience: int = 30
-    held_out: float = 0.2
-    frozen_share: float = 0.0
-    encoder_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown loss."""
-        if self.loss not in LOSSES:
-            raise ModelError(f"unknown rank loss {self.loss!r}", hint=f"one of {', '.join(LOSSES)}")
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """Architectures of one platform. Shapes: genes (n, d), objectives (n, m), families (n,)."""
-
-    genes: NDArray[np.int64]
-    objectives: Floats
 
 
 class RankNetwork:
@@ -102,8 +77,7 @@ class RankNetwork:
     ) -> None:
         """Wrap trained modules; use `train` to make one.
 
-        Platforms trained together share one encoder object; one added later uses that of the
-        platform it was copied from.
+        Platforms trained together share one encoder object; one added later has its own.
         """
         self.space = space
         self.encoders = encoders
@@ -125,6 +99,7 @@ class RankNetwork:
         seed: int = 0,
         checkpoint: Path | None = None,
         on_event: EventSink = ignore,
+        torch_device: str = "cpu",
     ) -> RankNetwork:
         """Train on labelled architectures; dead ones and those without every label are left out.
 
@@ -136,35 +111,44 @@ class RankNetwork:
             encoder: pre-trained encoders, which are copied; None trains some (about a minute).
             plan: how to train.
             seed: of initial weights, order and dropout.
-            checkpoint: file to continue from.
+            checkpoint: file to continue from; one of other labels, encoders or settings is refused.
+                Encoders that were not given keep theirs beside it, see `encoders_checkpoint`.
             on_event: told after each epoch.
+            torch_device: where the heads and their encoders train, see `fit`; the network is on the
+                CPU afterwards. Encoders that were not given are pre-trained on the CPU.
 
-        Raises: ModelError with fewer than 20 usable labels or for shapes that differ.
+        Raises: ConfigError for a place torch cannot work on; ModelError with fewer than 20 usable
+            labels or for shapes that differ.
         """
         chosen = plan or RankPlan()
+        chosen_torch_device(torch_device)  # a wrong name is said before a minute of pre-training
         if not costs:
             raise ModelError("a rank network needs at least one platform")
-        known = encoder if encoder is not None else pretrain(space, seed=seed).encoder
-        shared = copy.deepcopy(known)
+        if encoder is None:
+            beside = None if checkpoint is None else encoders_checkpoint(checkpoint)
+            encoder = pretrain(space, seed=seed, checkpoint=beside, on_event=on_event).encoder
+        shared = copy.deepcopy(encoder)
         labelled = {
             name: labelled_rows(space, genotypes, error_pct, values, name)
             for name, values in costs.items()
         }
         heads = {name: new_head(shared.sizes, seed) for name in labelled}
         network = cls(space, dict.fromkeys(labelled, shared), heads)
-        network._train(labelled, chosen, seed, checkpoint, on_event)
+        network._train(labelled, chosen, seed, checkpoint, on_event, torch_device)
         return network
 
     def _train(
         self,
-        labelled: Mapping[str, _Labelled],
+        labelled: Mapping[str, Labelled],
         plan: RankPlan,
         seed: int,
         checkpoint: Path | None,
         on_event: EventSink,
+        torch_device: str,
     ) -> None:
         """All platforms together: a step takes one batch of each."""
         tasks, judges = [], []
+        place = chosen_torch_device(torch_device)
         shared = next(iter(self.encoders.values()))
         for name, rows in labelled.items():
             rng = child_rng(seed, "held out", name)
@@ -173,17 +157,17 @@ class RankNetwork:
             inputs = encoder_inputs(self.space, rows.genes)
             loss = rank_loss(plan.loss, torch.from_numpy(rows.objectives[~out]))
             tasks.append(Task(self.heads[name], inputs[torch.from_numpy(~out)], loss))
-            held, truth = inputs[torch.from_numpy(out)], pareto.ranks(rows.objectives[out])
+            held = inputs[torch.from_numpy(out)].to(place)
+            truth = pareto.ranks(rows.objectives[out])
             judges.append(_order_judge(shared, self.heads[name], held, truth))
         n_objectives = next(iter(labelled.values())).objectives.shape[1]
-        batch = plan.batch_size or (18 if n_objectives == 2 else 32)
         result = train_heads(
             shared,
             tasks,
             lambda: float(np.mean([judge() for judge in judges])),
             FitPlan(
                 epochs=plan.epochs,
-                batch_size=batch,
+                batch_size=plan.batch_of(n_objectives),
                 learning_rate=plan.learning_rate,
                 patience=plan.patience,
                 seed=seed,
@@ -191,7 +175,9 @@ class RankNetwork:
             frozen_share=plan.frozen_share,
             encoder_rate=plan.encoder_rate,
             checkpoint=checkpoint,
+            identity={"plan": asdict(plan), "learns from": _hash_of(labelled, shared)},
             on_event=on_event,
+            torch_device=torch_device,
         )
         self.results = dict.fromkeys(labelled, result)
 
@@ -206,7 +192,9 @@ class RankNetwork:
         plan: RankPlan | None = None,
         seed: int = 0,
     ) -> RankNetwork:
-        """The same network with one more head, trained for five epochs on frozen encoders.
+        """The same network with one more head and encoders of its own, trained for five epochs.
+
+        Both start as those of the platform whose scores fit best; the old platforms keep theirs.
 
         Shapes: genotypes (n, d), costs (n,) or (n, k), error_pct (n,).
         Raises: ModelError without errors, which this network does not keep, and as in `train`.
@@ -218,15 +206,17 @@ class RankNetwork:
         truth = pareto.ranks(rows.objectives)
         fits = {p: kendall(truth, -self.score(rows.genes, p)) or 0.0 for p in self.platforms}
         best = max(fits, key=lambda platform: fits[platform])
-        encoder, head = self.encoders[best], copy.deepcopy(self.heads[best])
+        encoder, head = copy.deepcopy(self.encoders[best]), copy.deepcopy(self.heads[best])
         inputs = encoder_inputs(self.space, rows.genes)
         loss = rank_loss(chosen.loss, torch.from_numpy(rows.objectives))
-        batch = chosen.batch_size or (18 if rows.objectives.shape[1] == 2 else 32)
         fit_plan = FitPlan(
-            epochs=epochs, batch_size=batch, learning_rate=chosen.learning_rate, seed=seed,
-            schedule="constant",
+            epochs=epochs, batch_size=chosen.batch_of(rows.objectives.shape[1]),
+            learning_rate=chosen.learning_rate, seed=seed
         )  # fmt: skip
-        result = train_heads(encoder, [Task(head, inputs, loss)], None, fit_plan, frozen_share=1.0)
+        result = train_heads(
+            encoder, [Task(head, inputs, loss)], None, fit_plan,
+            frozen_share=chosen.frozen_share, encoder_rate=chosen.encoder_rate,
+        )  # fmt: skip
         more = RankNetwork(self.space, {**self.encoders, name: encoder}, {**self.heads, name: head})
         more.results = {**self.results, name: result}
         return more
@@ -299,144 +289,18 @@ class RankNetwork:
         return cls(space, encoders, heads)
 
 
-# --- pieces -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Task:
-    """One head, the inputs of its training set, and the loss of (scores, rows)."""
-
-    head: nn.Module
-    inputs: Inputs
-    loss: Callable[[Tensor, Tensor], Tensor]
-
-
-def new_head(sizes: EncoderSizes, seed: int) -> nn.Module:
-    """Three fully connected layers z -> 64 -> 32 -> 1."""
-    with seeded(seed):
-        return nn.Sequential(
-            nn.Linear(sizes.z, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1)
-        )
-
-
-def rank_loss(name: str, objectives: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Loss of scores against the Pareto ranks of the rows within their batch."""
-    loss = LOSSES[name]
-    return lambda scores, rows: loss(scores, batch_ranks(objectives[rows]))
-
-
-def train_heads(
-    encoder: ArchitectureEncoder,
-    tasks: list[Task],
-    judge: Callable[[], float] | None,
-    plan: FitPlan,
-    *,
-    frozen_share: float = 0.0,
-    encoder_rate: float = 1.0,
-    checkpoint: Path | None = None,
-    on_event: EventSink = ignore,
-) -> FitResult:
-    """Train heads on an encoder that is frozen for the first `frozen_share` of the epochs."""
-    model = nn.ModuleDict({"encoder": encoder, "heads": nn.ModuleList(t.head for t in tasks)})
-    thaw_at = round(frozen_share * plan.epochs)
-    encoder.eval()
-    with torch.no_grad():
-        codes = [encoder(task.inputs).z for task in tasks]
-    frozen = True
-
-    def before_epoch(epoch: int) -> None:
-        nonlocal frozen
-        frozen = epoch < thaw_at
-        encoder.requires_grad_(not frozen)
-
-    def loss(rows: Tensor) -> Tensor:
-        losses = []
-        for task, code in zip(tasks, codes, strict=True):
-            mine = rows[rows < len(code)]  # platforms may have fewer labels than others
-            if len(mine) > 1:
-                z = code[mine] if frozen else encoder(task.inputs[mine]).z
-                losses.append(task.loss(task.head(z)[:, 0], mine))
-        return torch.stack(losses).sum()
-
-    heads = [p for task in tasks for p in task.head.parameters()]
-    groups: list[dict[str, Any]] = [{"params": heads}]
-    if frozen_share < 1.0:
-        rate = encoder_rate * plan.learning_rate
-        groups.append({"params": list(encoder.parameters()), "lr": rate})
-    result = fit(
-        model,
-        loss,
-        max(len(code) for code in codes),
-        plan,
-        judge=judge,
-        groups=groups,
-        before_epoch=before_epoch,
-        checkpoint=checkpoint,
-        on_event=on_event,
-        task="train rank",
-    )
-    encoder.requires_grad_(requires_grad=True)
-    return result
-
-
-def predict(
-    encoder: ArchitectureEncoder, head: nn.Module, space: SearchSpace, genes: NDArray[np.int64]
-) -> Floats:
-    """Outputs of a head, (n, d) -> (n,)."""
-    encoder.eval()
-    device = next(head.parameters()).device
-    parts = [np.zeros(0)]
-    with torch.no_grad():
-        for start in range(0, len(genes), _CHUNK):
-            inputs = encoder_inputs(space, genes[start : start + _CHUNK]).to(device)
-            parts.append(head(encoder(inputs).z)[:, 0].double().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def labelled_rows(
-    space: SearchSpace,
-    genotypes: NDArray[np.integer],
-    error_pct: ArrayLike,
-    costs: ArrayLike,
-    name: str,
-) -> _Labelled:
-    """Live architectures with every objective, the error first.
-
-    Raises: ModelError for shapes that differ or fewer than 20 rows.
-    """
-    genes = checked_genotypes(space, genotypes)
-    error, columns = np.asarray(error_pct, dtype=np.float64), np.asarray(costs, dtype=np.float64)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if error.shape != (len(genes),) or columns.ndim != 2 or len(columns) != len(genes):
-        raise ModelError(
-            f"{name}: {error.shape} errors and {columns.shape} costs for {len(genes)} architectures"
-        )
-    objectives = np.column_stack([error, columns])
-    kept = np.isfinite(objectives).all(axis=1) & live_rows(space, genes)
-    if kept.sum() < _MIN_LABELS:
-        raise ModelError(
-            f"{name}: a rank network needs {_MIN_LABELS} live architectures with every label, "
-            f"got {kept.sum()}",
-            hint="measure more architectures",
-        )
-    return _Labelled(genes[kept], objectives[kept])
-
-
 def _order_judge(
     encoder: ArchitectureEncoder, head: nn.Module, inputs: Inputs, ranks: NDArray[np.int64]
 ) -> Callable[[], float]:
     def judge() -> float:
-        return kendall(ranks, -head(encoder(inputs).z)[:, 0].double().numpy()) or 0.0
+        return kendall(ranks, -head(encoder(inputs).z)[:, 0].cpu().double().numpy()) or 0.0
 
     return judge
 
 
-def as_arrays(module: nn.Module, prefix: str) -> dict[str, NDArray[Any]]:
-    """Weights and buffers by name."""
-    return {f"{prefix}{k}": v.detach().cpu().numpy() for k, v in module.state_dict().items()}
-
-
-def from_arrays(module: nn.Module, tensors: Mapping[str, NDArray[Any]], prefix: str) -> None:
-    """Inverse of `as_arrays`. Raises: RuntimeError when weights are missing or do not fit."""
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in own.items()})
+def _hash_of(labelled: Mapping[str, Labelled], encoder: ArchitectureEncoder) -> str:
+    """Names what a training starts from: labels by platform, weights of the encoders."""
+    weights = as_arrays(encoder, "")
+    arrays = [array for rows in labelled.values() for array in (rows.genes, rows.objectives)]
+    arrays += [weights[name] for name in sorted(weights)]
+    return content_id([list(labelled), *(sha256_bytes(array.tobytes()) for array in arrays)])

@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 
 from hwnas_sdk.predictors.accuracy import AccuracyModel
-from hwnas_sdk.predictors.bayes import LatencyModel
 from hwnas_sdk.predictors.gaussian_process import BlockProcess
+from hwnas_sdk.predictors.latency_model import LatencyModel
 from hwnas_sdk.workflows.entrants.entry import Entry
 from hwnas_sdk.workflows.search_protocol import Floats, Rows
 

@@ -15,8 +15,9 @@ from hwnas_sdk.core.errors import ConfigError, DataError
 from hwnas_sdk.core.events import EventSink, ignore
 from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import AccuracyModel
-from hwnas_sdk.predictors.bayes import LatencyModel, LatencyPrior
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.predictors.encodings import live_edges, structural_features
+from hwnas_sdk.predictors.latency_model import LatencyModel
 from hwnas_sdk.predictors.references import PAPER_INDICES, d_optimal_references
 from hwnas_sdk.search.select import choose_candidates
 from hwnas_sdk.spaces import Genotypes, SearchSpace

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from hwnas_sdk.core.errors import ModelError
-
-torch = pytest.importorskip("torch")
-
-from hwnas_sdk.networks.resumable import seeded  # noqa: E402
-from hwnas_sdk.predictors.neural.fit import FitPlan, fit  # noqa: E402
+from hwnas_sdk.core.errors import ConfigError, ModelError
+from hwnas_sdk.networks.resumable import chosen_torch_device, seeded
+from hwnas_sdk.predictors.neural import fit as loop
+from hwnas_sdk.predictors.neural.fit import FitPlan, fit
 
 
 class KilledError(Exception):
@@ -113,6 +112,11 @@ def test_checkpoints_of_other_plans_and_damaged_ones_are_refused(tmp_path):
     fit(model, loss, 65, FitPlan(epochs=1, batch_size=16), checkpoint=checkpoint)
     with pytest.raises(ModelError, match="another training plan"):
         fit(model, loss, 65, FitPlan(epochs=2, batch_size=16), checkpoint=checkpoint)
+    with pytest.raises(ModelError, match="another training plan"):
+        fit(
+            model, loss, 65, FitPlan(epochs=1, batch_size=16), checkpoint=checkpoint,
+            identity={"labels": "others"},
+        )  # fmt: skip
     checkpoint.write_bytes(b"half a file")
     with pytest.raises(ModelError, match="delete it"):
         fit(model, loss, 65, FitPlan(epochs=1, batch_size=16), checkpoint=checkpoint)
@@ -165,3 +169,56 @@ def test_batches_of_one_are_trained_on_when_asked_for():
     model, loss, _, seen = problem()
     fit(model, loss, 65, FitPlan(epochs=1, batch_size=16))
     assert seen == [16] * 4
+
+
+def test_the_model_trains_where_it_is_told_and_comes_back(monkeypatch):
+    """Without an accelerator: what is moved where, also when the training ends in an error."""
+    places = []
+
+    class Traveller(torch.nn.Linear):
+        def to(self, place):
+            places.append(str(place))
+            return self
+
+    def loss(rows):
+        places.append(f"rows on {rows.device}")
+        raise KilledError
+
+    monkeypatch.setattr(loop, "chosen_torch_device", torch.device)
+    with pytest.raises(KilledError):
+        fit(Traveller(4, 1), loss, 65, PLAN, torch_device="meta")
+    assert places == ["meta", "rows on meta", "cpu"]
+
+
+def test_places_of_torch():
+    assert chosen_torch_device("cpu") == torch.device("cpu")
+    assert chosen_torch_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("abacus", "cuda:99", "meta"):
+        with pytest.raises(ConfigError, match=f"cannot work on '{name}'"):
+            chosen_torch_device(name)
+    model, loss, judge, _ = problem()
+    with pytest.raises(ConfigError, match="abacus"):
+        fit(model, loss, 65, PLAN, judge=judge, torch_device="abacus")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_an_accelerator_learns_and_ends_on_the_cpu(tmp_path):
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(65, 4)), dtype=torch.float32, device="cuda")
+    y = x.sum(dim=1)
+    with seeded(1):
+        model = torch.nn.Linear(4, 1)
+
+    def error(rows):
+        return ((model(x[rows])[:, 0] - y[rows]) ** 2).mean()
+
+    def judge():
+        return -float(error(torch.arange(65, device="cuda")).detach())
+
+    options = {"judge": judge, "checkpoint": tmp_path / "run.pt", "torch_device": "auto"}
+    result = fit(model, error, 65, PLAN, **options)
+    assert result.best_score > result.scores[1]
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    trained = weights(model).clone()
+    assert fit(model, error, 65, PLAN, **options).epochs == PLAN.epochs  # finished: nothing more
+    assert torch.equal(weights(model), trained)

@@ -97,6 +97,8 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
                     )
                 )
                 wait_for_port(port, running)
+        # A server tells the tracker its key some time after both listen.
+        open_when_ready(f"tvm-rpc://127.0.0.1:{port}/bench?{ABOUT}").close()
         yield port
     finally:
         for process in running:
@@ -166,7 +168,7 @@ class TestTvmRpc(DeviceConformance):
 
     def test_a_key_nobody_answers_for(self) -> None:
         uri = self._uri.replace("/bench", "/nobody")
-        with pytest.raises(DeviceError, match=r"'nobody'.*bench") as caught:
+        with pytest.raises(DeviceError, match=r"'nobody'.*knows: bench") as caught:
             open_session(uri)
         assert caught.value.code == "rpc_unreachable"
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from qemu_board import Board
 
-# Exit status 5: no valid measurement, which only says that the machine was busy.
+# Exit status 5: something has no valid measurement yet, because a deadline passed or a clock ran
+# off on a busy machine. Wrong outputs end so too: `OUTPUT_FLAGS` are looked for beside it.
 MEASURED = {0, 5}
 OUTPUT_FLAGS = {"output_mismatch", "output_not_finite", "output_unchecked"}
 

@@ -21,6 +21,7 @@ from hwnas_sdk.predictors.registry import model_names
 REFERENCES = ("ours", "paper", "random", "active")
 _COLUMNS = (
     "spearman",
+    "spearman_noise_ceiling",
     "kendall",
     "kendall_ceiling",
     "kendall_retest",

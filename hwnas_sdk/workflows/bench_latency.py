@@ -39,7 +39,13 @@ __all__ = ["REFERENCES", "run_bench_latency"]
 Floats = NDArray[np.float64]
 
 _MIN_RETEST_PAIRS: Final = 100
-_MEANS: Final = ("spearman", "kendall", "spearman_new_families", "kendall_new_families")
+_MEANS: Final = (
+    "spearman",
+    "spearman_noise_ceiling",
+    "kendall",
+    "spearman_new_families",
+    "kendall_new_families",
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,9 @@ def run_bench_latency(
     `n_new_families` (over cells that compute another function than every sample),
     `kendall_rounded` (tau-b of a prediction rounded as the device rounds, None for one that does
     not round), `kendall_retest`: tau-b between the two members of the pairs of cells that run the
-    same operators (nodes 1 and 2 swapped while edge 1->2 is none), the table's own repeatability,
-    and `aliases_left_out`.
+    same operators (nodes 1 and 2 swapped while edge 1->2 is none), the table's own repeatability;
+    `spearman_noise_ceiling`: the square root of Spearman between the two, about what a prediction
+    without any error could reach against values this noisy; and `aliases_left_out`.
 
     Raises: ConfigError for a device the tables do not have (with those they have), an unknown
         model or one of another space, or a training device among the unseen, by name or by its
@@ -225,7 +232,7 @@ def _predict_device(protocol: LatencyProtocol, model: TransferModel, case: Case)
         "kendall_new_families": kendall(truth[new], mean[new]),
         "n_new_families": int(new.sum()),
         "kendall_rounded": kendall_rounded(truth[judged], mean[judged]),
-        "kendall_retest": _retest(protocol.tables, truth),
+        **_repeatability(protocol.tables, truth),
         "noise_rel": getattr(adapted, "noise_rel", None),
         "n_samples": len(rows),
         "aliases_left_out": list(case.aliases),
@@ -234,8 +241,13 @@ def _predict_device(protocol: LatencyProtocol, model: TransferModel, case: Case)
     return _Outcome(answer, shown, spent)
 
 
-def _retest(tables: BenchTables, truth: Floats) -> float | None:
-    """tau-b between swapped cells that execute the same operators; None with few pairs."""
+def _repeatability(tables: BenchTables, truth: Floats) -> dict[str, float | None]:
+    """How well swapped cells that execute the same operators agree; None with few pairs.
+
+    Both orders of a pair count, so that it does not matter which cell has the lower code. The root
+    is the classical bound: two readings that correlate by r correlate by sqrt(r) with what they
+    share.
+    """
     genotypes = tables.genotypes
     swapped = genotypes[:, [1, 0, 2, 3, 5, 4]]
     weight = 5 ** np.arange(genotypes.shape[1])
@@ -245,7 +257,13 @@ def _retest(tables: BenchTables, truth: Floats) -> float | None:
     pairs = [(row, row_of[int(other[row])]) for row in firsts if int(other[row]) in row_of]
     values = truth[np.array(pairs, dtype=np.int64).reshape(-1, 2)]
     values = values[np.isfinite(values).all(axis=1)]
-    return kendall(values[:, 0], values[:, 1]) if len(values) >= _MIN_RETEST_PAIRS else None
+    if len(values) < _MIN_RETEST_PAIRS:
+        return {"kendall_retest": None, "spearman_noise_ceiling": None}
+    rho = spearman(values.reshape(-1), values[:, ::-1].reshape(-1))
+    return {
+        "kendall_retest": kendall(values[:, 0], values[:, 1]),
+        "spearman_noise_ceiling": None if rho is None or rho < 0 else float(np.sqrt(rho)),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

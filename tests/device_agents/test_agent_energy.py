@@ -86,7 +86,7 @@ def test_energy_of_a_sensor_that_tells_power(start: Any, tmp_path: Path) -> None
                 ticks = int(stat[11]) + int(stat[12])
                 if ticks > last_ticks:  # one of ten milliseconds, so it is seen with some delay
                     last_ticks, busy_s = ticks, time.monotonic()
-            power_mw = 5000.0 if time.monotonic() - busy_s < 0.05 else 2000.0
+            power_mw = 5000.0 if time.monotonic() - busy_s < 0.15 else 2000.0
             scratch = folder / "scratch"
             scratch.write_text(f"{round(power_mw * noise.gauss(1.0, 0.005) / 5.0)}\n")
             scratch.replace(current)

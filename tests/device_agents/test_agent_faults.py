@@ -176,11 +176,12 @@ def test_a_second_agent_waits_for_the_lease(start: Any) -> None:
 
 def test_an_agent_without_a_pulse_is_killed_for_its_lease(start: Any) -> None:
     first: Agent = start()
-    first.ask("lease", owner="stuck", ttl_s=1.0)
-    os.kill(first.pid, signal.SIGSTOP)
     second: Agent = start()
+    assert second.ask("hello", protocol=[1, 3], owner="other")["type"] == "hello"
+    first.ask("lease", owner="stuck", ttl_s=3.0)
+    os.kill(first.pid, signal.SIGSTOP)
     assert second.ask("lease", owner="other", ttl_s=60.0)["code"] == "board_busy"
-    time.sleep(1.2)
+    time.sleep(3.3)
     assert second.ask("lease", owner="other", ttl_s=60.0)["type"] == "lease"
     assert first.process.wait(5.0) == -signal.SIGKILL
 

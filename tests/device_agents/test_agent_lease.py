@@ -135,11 +135,11 @@ def test_a_silent_host_gets_its_job_finished(start: Any) -> None:
 
 
 def test_a_host_that_speaks_again_is_served_again(start: Any) -> None:
-    agent: Agent = start("--host-timeout", "0.5")
+    agent: Agent = start("--host-timeout", "2.0")
     lease(agent)
     agent.measure("long", [agent.put(LIGHT)], settings=FOREVER)
     agent.follow("long", lambda event: event["event"] == "block")
-    time.sleep(0.8)
+    time.sleep(2.5)
     assert agent.ask("ping")["type"] == "pong"
     assert agent.ask("cancel", job="long")["was_running"] is True
     assert agent.ask("ping")["type"] == "pong", "not gone, though no job runs any more"

@@ -141,7 +141,7 @@ def test_requests_are_answered_while_the_worker_measures(agent: Agent) -> None:
     assert agent.ask("forget", job="long")["code"] == "busy"
     events, reply = agent.fetch("long", since=1)
     assert reply["state"] == "running"
-    assert events[0]["seq"] == 2
+    assert min(event["seq"] for event in events) == 2  # live ones may come before the replayed
 
     worker = agent.worker_pid()
     assert agent.ask("cancel", job="long")["was_running"] is True

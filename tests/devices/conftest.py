@@ -24,12 +24,15 @@ from hwnas_sdk.devices.uri import DeviceUri
 from hwnas_sdk.testing.device import TINY
 
 _HOST = """
-import json, sys
+import json, signal, sys
 from hwnas_sdk.devices import MeasureJob, open_session
 job = MeasureJob.from_json(json.loads(sys.argv[2]))
 with open_session(sys.argv[1]) as session:
     def report(event):
-        print(event.data.get("event"), event.done, flush=True)
+        said = f"{event.data.get('event')} {event.done}"
+        print(said, flush=True)
+        if said.startswith(sys.argv[3]):
+            signal.pause()  # to be killed here
     session.measure(job, on_event=report)
     print("over", flush=True)
 """
@@ -38,7 +41,7 @@ with open_session(sys.argv[1]) as session:
 def _run_host_until(uri: str, job: MeasureJob, line: str) -> None:
     """Measure in another process and kill that with -9 when it prints `line`."""
     host = subprocess.Popen(
-        [sys.executable, "-c", _HOST, uri, json.dumps(job.to_json())],
+        [sys.executable, "-c", _HOST, uri, json.dumps(job.to_json()), line],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -64,6 +64,18 @@ class LocalShell(BoardShell):
         pass
 
 
+def board_processes(home: Path) -> list[int]:
+    """What runs in a board's home, whoever started it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"HOME={home}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
 def make_wheel(
     folder: Path, name: str, version: str, files: dict[str, str], *, tag: str = "py3-none-any"
 ) -> Path:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -78,16 +79,22 @@ def test_command_that_never_stops_talking_is_a_deadline(shell) -> None:
     assert caught.value.code == "deadline"
 
 
-def test_broken_link_has_a_name_and_heals(shell, server) -> None:
+def test_broken_link_has_a_name_and_heals(shell, server, tmp_path) -> None:
     assert shell.run("echo 1").text == "1"
-    cut = threading.Timer(0.3, server.cut, [SERIAL])
-    cut.start()
+
+    def cut_once_begun() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        server.cut(SERIAL)
+
+    threading.Thread(target=cut_once_begun, daemon=True).start()
     with pytest.raises(DeviceError) as caught:
-        shell.run("echo begun > begun; sleep 1; echo done > finished")
+        shell.run("echo begun > made; mv made begun; sleep 1; echo done > finished")
     assert caught.value.code == "link_lost"
     assert caught.value.retryable
     server.broken.clear()
-    assert shell.run("cat begun; sleep 1; cat finished").text == "begun\ndone"
+    wait = "while [ ! -s finished ]; do sleep 0.1; done"  # what was begun went on
+    assert shell.run(f"cat begun; {wait}; cat finished").text == "begun\ndone"
 
 
 def test_dead_link_is_no_slow_command(shell, server, monkeypatch) -> None:

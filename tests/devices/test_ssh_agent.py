@@ -90,8 +90,10 @@ def test_connection_lost_again_and_again(board, job) -> None:
     stop = threading.Event()
 
     def worry() -> None:
-        while not stop.wait(2.0):
+        pause_s = 2.0
+        while not stop.wait(pause_s):
             board.server.drop_all()
+            pause_s *= 1.3  # a slow machine must get somewhere between two of them
 
     thread = threading.Thread(target=worry)
     with open_session(board.text()) as session:

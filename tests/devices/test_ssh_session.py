@@ -204,7 +204,6 @@ def test_lost_while_files_are_pushed(bench, make_job) -> None:
 @pytest.mark.slow
 def test_pulled_cable_is_noticed(bench, make_job, monkeypatch) -> None:
     """Nobody says that the link is gone: nothing is heard, not even answers to pings."""
-    monkeypatch.setattr("hwnas_sdk.devices.transports.ssh_link.HANDSHAKE_S", 0.5)
     relay = Relay(bench.server.port)
     bench.board.trust(port=relay.port)
     job = make_job("pulled")
@@ -216,6 +215,8 @@ def test_pulled_cable_is_noticed(bench, make_job, monkeypatch) -> None:
 
     try:
         with bench.open("hold=6", port=relay.port, ping_s=0.1) as session:
+            # From here on: the first connection is not tried twice.
+            monkeypatch.setattr("hwnas_sdk.devices.transports.ssh_link.HANDSHAKE_S", 0.5)
             result = session.measure(job, on_event=bench.when(6, pull))
     finally:
         relay.close()
@@ -226,8 +227,8 @@ def test_pulled_cable_is_noticed(bench, make_job, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_quiet_board_that_answers_pings_is_not_lost(bench, make_job) -> None:
-    timer = threading.Timer(1.0, bench.go)
-    with bench.open("hold=6", ping_s=0.1) as session:
+    timer = threading.Timer(3.0, bench.go)
+    with bench.open("hold=6", ping_s=0.4) as session:
         result = session.measure(make_job(), on_event=bench.when(6, timer.start))
         assert "recovered" not in result.environment
     assert session._link.transport.shell.n_connections == 1

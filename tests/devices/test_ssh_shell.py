@@ -133,10 +133,12 @@ def test_reader_that_does_not_read(shell) -> None:
 
 def test_closing_a_channel_leaves_the_process(shell, ssh_board) -> None:
     flag = ssh_board.home / "flag"
-    channel = shell.open(f"sleep 0.6; touch {flag}; exit 0")
+    go = ssh_board.home / "go"
+    channel = shell.open(f"while [ ! -e {go} ]; do sleep 0.05; done; touch {flag}; exit 0")
     channel.close(grace_s=0.0)
     shell.close()
     assert not flag.exists()
+    go.touch()
     deadline = Deadline.after(10.0)
     while not flag.exists() and not deadline.expired:
         time.sleep(0.05)

@@ -60,7 +60,10 @@ def test_tour_of_commands(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_python_example(tmp_path: Path) -> None:
-    done = run([sys.executable, "-W", "error", "-c", python_example()], tmp_path)
+    for _ in range(TRIES):
+        done = run([sys.executable, "-W", "error", "-c", python_example()], tmp_path)
+        if "valid measurement" not in done.stderr:  # else a neighbour, as above
+            break
     assert done.returncode == 0, done.stderr
     assert "measured" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

@@ -63,7 +63,7 @@ class Host:
             env={**os.environ, "HWNAS_HOME": str(self.home), **self.environ},
         )
 
-    def finish(self, process: subprocess.Popen[str], *, timeout_s: float = 500.0) -> Said:
+    def finish(self, process: subprocess.Popen[str], *, timeout_s: float = 1200.0) -> Said:
         """Wait for a started command."""
         began_s = time.monotonic()
         try:
@@ -75,13 +75,13 @@ class Host:
         data = json.loads(out) if out.strip() else None
         return Said(process.returncode, data, errors, time.monotonic() - began_s)
 
-    def ask(self, *words: str, timeout_s: float = 500.0) -> Said:
+    def ask(self, *words: str, timeout_s: float = 1200.0) -> Said:
         """Run a command to its end, whatever that is."""
         said = self.finish(self.start(*words), timeout_s=timeout_s)
         self.taken_s[" ".join(words[:2])] = said.wall_s
         return said
 
-    def run(self, *words: str, timeout_s: float = 500.0) -> Any:
+    def run(self, *words: str, timeout_s: float = 1200.0) -> Any:
         """Run a command that must succeed; returns its JSON document."""
         said = self.ask(*words, timeout_s=timeout_s)
         assert said.status == 0, f"hwnas {' '.join(words)}: {said.status}\n{said.errors}"

@@ -26,7 +26,7 @@ from hwnas_sdk.devices.records import measurements_of
 from hwnas_sdk.devices.transports.adb import AdbShell
 from hwnas_sdk.testing.device import TINY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUNNER = Path(__file__).parents[1] / "devices" / "runners" / "test_benchmark_model_sh"
 

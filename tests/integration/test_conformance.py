@@ -17,7 +17,7 @@ from hwnas_sdk.devices.jobs import MeasureJob
 from hwnas_sdk.testing.device import TINY, DeviceConformance
 from hwnas_sdk.workflows.reference import expected_output
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def items(folder: Path, n: int) -> list[JobItem]:

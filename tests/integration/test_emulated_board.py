@@ -16,7 +16,7 @@ from integration_models import convolution
 from qemu_board import AdbServer, Board, numbers, reap
 from qemu_board.recipe import HERE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUN_MODEL = """
 import sys, numpy, onnxruntime
@@ -152,12 +152,14 @@ def test_a_power_cut_keeps_the_disk_and_nothing_else(ready_board: Board) -> None
     ready_board.power_off()
     assert (ready_board.is_on, ready_board.all_processes()) == (False, [])
     assert client.poll() is None  # nobody told it
+    began_s = time.monotonic()
     ready_board.power_on()
     after = ssh(ready_board, look).stdout.split()
+    taken_s = time.monotonic() - began_s
     client.kill()
     client.wait()
     assert after[0] != before[0]
-    assert float(after[1]) < 60.0
+    assert float(after[1]) < 12.0 + taken_s  # its clock starts at 10 s
     assert after[3] == "yes"
     assert ready_board.governors()[0] == "ondemand"
 

@@ -19,7 +19,7 @@ from hwnas_sdk.core.errors import DataError
 from hwnas_sdk.store.dataset import build_dataset
 from hwnas_sdk.store.sqlite import MeasurementStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def measure(reached: Reached, *words: str) -> list[dict[str, Any]]:

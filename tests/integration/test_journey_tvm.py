@@ -22,7 +22,7 @@ from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.testing.device import TINY
 from hwnas_sdk.workflows.reference import expected_output
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="session")

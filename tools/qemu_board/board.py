@@ -27,6 +27,7 @@ from .recipe import HERE
 from .shell import BoardError, run
 
 USER = "pi"
+ADB_PORT = 5555
 USER_IDS = {"root": "0:0", USER: f"{USER_ID}:{USER_ID}"}
 CLOCK_LIBRARY = "/usr/local/lib/libboardclock.so"
 
@@ -110,7 +111,7 @@ class Board:
     @property
     def adb_serial(self) -> str:
         """Serial number after ``adb connect``."""
-        return f"{self.address}:5555"
+        return f"{self.address}:{ADB_PORT}"
 
     @property
     def adb_uri(self) -> str:
@@ -203,7 +204,7 @@ class Board:
         _until(lambda: not self.processes(), 10.0, f"board {self.number} does not end")
 
     def power_on(self, *, wait_s: float = 60.0) -> None:
-        """Boot; returns when sshd answers. Fine when the board is on."""
+        """Boot; returns when sshd answers, and adbd if it has one. Fine when the board is on."""
         if self.is_on:
             return
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -223,12 +224,26 @@ class Board:
             )  # fmt: skip
         net.set_link(self.number, up=True)
         self._wait_for_sshd(wait_s)
+        if self._adb:
+            _until(self._takes_adb, wait_s, f"board {self.number}: adbd does not listen")
+
+    def _takes_adb(self) -> bool:
+        self._check_booting()
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((self.address, ADB_PORT), timeout=5.0),
+        ):
+            return True
+        return False
+
+    def _check_booting(self) -> None:
+        if self._booted is not None and self._booted.poll() is not None:
+            last = self.console.strip().splitlines()[-1:]
+            raise BoardError(f"board {self.number} did not boot: {' '.join(last)}")
 
     def _wait_for_sshd(self, wait_s: float) -> None:
         def answers() -> bool:
-            if self._booted is not None and self._booted.poll() is not None:
-                last = self.console.strip().splitlines()[-1:]
-                raise BoardError(f"board {self.number} did not boot: {' '.join(last)}")
+            self._check_booting()
             with (
                 contextlib.suppress(OSError),
                 socket.create_connection((self.address, 22), timeout=5.0) as link,

@@ -64,10 +64,8 @@ def straight_line(x: Floats, y: Floats) -> tuple[float, float]:
     return float(y.mean() - slope * x.mean()), slope
 
 
-class _Counts:
-    """Latency = offset + slope * a count of operations."""
-
-    costs: ClassVar[Mapping[str, float]]
+class _Unlearned:
+    """A model of the samples alone."""
 
     @classmethod
     def fit(
@@ -82,6 +80,12 @@ class _Counts:
         del seed, on_event
         checked_known(genotypes, known)
         return cls()
+
+
+class _Counts(_Unlearned):
+    """Latency = offset + slope * a count of operations."""
+
+    costs: ClassVar[Mapping[str, float]]
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None
@@ -108,26 +112,12 @@ class ParamsModel(_Counts):
     costs = PARAMS_M
 
 
-class AdditiveCosts:
+class AdditiveCosts(_Unlearned):
     """Latency = constant + a cost >= 0 per operator and kind, fitted to the samples alone.
 
     What a layer-wise look-up table is when no layer was ever measured: its entries are estimated
     from whole networks. A table that was measured layer by layer is `predictors/layers.py`.
     """
-
-    @classmethod
-    def fit(
-        cls,
-        genotypes: Genotypes,
-        known: Mapping[str, Floats],
-        *,
-        seed: int = 0,
-        on_event: EventSink = ignore,
-    ) -> Self:
-        """Nothing is learned from known devices; they are checked."""
-        del seed, on_event
-        checked_known(genotypes, known)
-        return cls()
 
     def adapt(
         self, genotypes: Genotypes, values: Floats, *, rel_sd: Floats | None = None

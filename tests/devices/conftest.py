@@ -14,6 +14,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from command_rig import Rig
 from ssh_bench import Bench
 from ssh_server import BoardSshServer, serving
 
@@ -165,3 +166,9 @@ def bench(ssh_board):
     while bench.agents() and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert not bench.agents()  # whatever happened, nothing is left running
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A board without Python."""
+    return Rig(tmp_path)

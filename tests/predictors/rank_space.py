@@ -9,11 +9,9 @@ from hwnas_sdk.core.types import Architecture
 from hwnas_sdk.spaces.base import SearchSpace
 
 
-class Chains(SearchSpace):
-    """Four convolutions whose widths are chosen; width 0 everywhere is dead."""
+class Listed(SearchSpace):
+    """Strings are lists of the decisions, and every cell is a function of its own."""
 
-    name = "chains"
-    choices = (4, 4, 4, 4)
     datasets = ("images",)
 
     def encode(self, architecture):
@@ -24,6 +22,13 @@ class Chains(SearchSpace):
 
     def family(self, architecture):
         return architecture.genotype
+
+
+class Chains(Listed):
+    """Four convolutions whose widths are chosen; width 0 everywhere is dead."""
+
+    name = "chains"
+    choices = (4, 4, 4, 4)
 
     def is_dead(self, architecture: Architecture) -> bool:
         self.validate(architecture)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rank_space import Chains
+from rank_space import Chains, Listed
 
 from hwnas_sdk.core.errors import ConfigError, SpaceError
 from hwnas_sdk.core.layers import Layer, LayerGraph
@@ -22,21 +21,11 @@ from hwnas_sdk.spaces import get_space, space_names
 from hwnas_sdk.spaces.base import SearchSpace
 
 
-class Lookalike(SearchSpace):
+class Lookalike(Listed):
     """Six decisions of five, as NAS-Bench-201 has, but a chain: skip, zero beside a skip, convs."""
 
     name = "lookalike"
     choices = (5,) * 6
-    datasets = ("images",)
-
-    def encode(self, architecture):
-        return str(list(architecture.genotype))
-
-    def decode(self, text):
-        return self.architecture(ast.literal_eval(text))
-
-    def family(self, architecture):
-        return architecture.genotype
 
     def layers(self, architecture, *, dataset=None, folded=False):
         layers, below = [Layer("input", "input", (), (3, 8, 8))], "input"

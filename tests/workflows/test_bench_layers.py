@@ -194,7 +194,8 @@ def test_this_machine(lab: Lab) -> None:
         try:
             answer = run_bench_layers(lab, on=board, n=8, samples=4)
         except HwnasError as exc:
-            assert exc.code in ("layer_unmeasured", "invalid_measurements")  # noqa: PT017
+            if exc.code not in ("layer_unmeasured", "invalid_measurements"):
+                raise
             continue
         break
     else:

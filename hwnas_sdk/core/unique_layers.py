@@ -41,8 +41,9 @@ class UniqueLayer:
 
     @classmethod
     def of_key(cls, key: str) -> Self:
-        """Inverse of `key`.
+        """Inverse of `key`, for layers with sizes and whole numbers only, as all that are measured.
 
+        A size of one number and that number alone are written alike, and so read alike.
         Raises: ExportError for a text that is no layer's key.
         """
         op, *rest = key.split(" ")

@@ -64,13 +64,21 @@ def exact_costs(features: Floats, values: Floats) -> Floats | None:
 
 
 def exact_posterior(
-    features: Floats, values: Floats, *, mean: Floats, center: Floats, stretch: Floats
+    features: Floats,
+    values: Floats,
+    *,
+    scale: float,
+    mean: Floats,
+    center: Floats,
+    stretch: Floats,
 ) -> Posterior | None:
     """Weights of a device that is exactly additive, or None for one that is not.
 
     Args:
         features: `structural_features` of k architectures, (k, F).
-        values: of a device over its scale, (k,), positive.
+        values: of a device, (k,), positive, as it reported them: divided by the scale they would
+            not show the steps of its clock.
+        scale: unit of the weights.
         mean: of the prior's weights, (F,).
         center: what is taken off features before weights apply, (F,).
         stretch: what the rest is multiplied by, (F,).
@@ -79,6 +87,7 @@ def exact_posterior(
     counts = FEATURE_GROUPS["raw_counts"]
     if costs is None or not (stretch[counts] > 0).all():
         return None
+    costs, values = costs / scale, values / scale
     move = np.zeros((len(mean), len(costs)))  # takes costs of raw counts to weights
     constant = FEATURE_GROUPS["constant"].start
     move[constant, 0] = 1.0

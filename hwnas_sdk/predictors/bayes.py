@@ -4,16 +4,18 @@ Model, in units of the device's own scale s (a robust typical latency):
 
     y_i / s = x_i' w + m(x_i) * noise * eps_i,      m(x) = x' mu,   eps_i ~ N(0, 1)
     w ~ N(mu, a^2 mu mu' + (t alpha)^2 cov(known devices) + b^2 diag(group variances)),   or
-    w ~ N(mu, a^2 mu mu' + c^2 diag(1 for counts of operators, 0 beside them))
+    w ~ N(mu, a^2 mu mu' + b0^2 diag(group variances)
+              + c^2 diag(1 for counts of operators, its group variance for the constant, else 0))
 
 `mu` and the covariance come from the known devices' fitted weights: a new device is mostly a
 mixture of known ones, at its own scale (a). The diagonal lets it differ in ways no known device
 does; the group variances were learned by leave-one-device-out and leave-one-family-out prediction
 among the 13 training devices (docs/design.md). The second line is a device like none of them that
-is a sum of costs per operator. How much noise the device has, how far it lies from the known ones
-(t), how much it deviates on its own (b) and what a sum may cost (c) is not fixed but integrated
-over a grid, weighted by the marginal likelihood of its measurements times a prior. The noise prior
-is that of the known devices whose references look alike, and wide for a device unlike all of them.
+is a sum of costs per operator, but for a little (b0). How much noise the device has, how far it
+lies from the known ones (t), how much it deviates on its own (b) and what a sum may cost (c) is not
+fixed but integrated over a grid, weighted by the marginal likelihood of its measurements times a
+prior. The noise prior is that of the known devices whose references look alike, and wide for a
+device unlike all of them.
 Noise is relative: timing scatter grows with the time. Disturbed measurements, and networks from
 which a converter removed dead operators, are averaged out, see `_posterior`. A device whose values
 are exactly a sum of costs per operator (a simulator) is recognised and answered: see `_additive`.
@@ -181,7 +183,7 @@ class LatencyPrior:
         if known.max() <= EXACT_REL:  # values that may be off by more cannot show an exact sum
             unscaled = np.asarray(features, dtype=np.float64)
             posterior = exact_posterior(
-                unscaled, y / scale, mean=self.mean, center=self.center, stretch=self.scale
+                unscaled, y, scale=scale, mean=self.mean, center=self.center, stretch=self.scale
             )
         resolution = 0.0 if posterior is None else RESOLUTION
         if posterior is None:
@@ -302,7 +304,7 @@ class LatencyPrior:
         return variance
 
     def covariance_root(self) -> Floats:
-        """A matrix R, (F, r), with R R' the prior covariance at t = b = 1."""
+        """A matrix R, (F, r), with R R' the prior covariance at t = b = 1, c = 0."""
         variance = self.own_variance()
         diagonal = np.diag(np.sqrt(variance))[:, variance > 0]
         scale = self.settings.scale_sd * self.mean[:, None]

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwnas_sdk.core.errors import SpaceError
-from hwnas_sdk.spaces.base import SearchSpace, whole_numbers
+from hwnas_sdk.spaces import get_space
+from hwnas_sdk.spaces.base import SearchSpace
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -56,12 +57,7 @@ def checked_cells(genotypes: ArrayLike, *, space: SearchSpace | None = None) -> 
             code="other_space",
             hint="`hwnas_sdk.predictors.encode.encode` serves any registered space",
         )
-    genes = whole_numbers(SPACE, genotypes)
-    if genes.ndim != 2 or genes.shape[1] != N_EDGES:
-        raise SpaceError(f"expected {SPACE} genotypes of shape (n, {N_EDGES}), got {genes.shape}")
-    if genes.size and (genes.min() < 0 or genes.max() >= N_OPERATORS):
-        raise SpaceError(f"{SPACE} genotypes hold operators 0..{N_OPERATORS - 1}")
-    return genes
+    return get_space(SPACE).checked(genotypes)
 
 
 def live_edges(genotypes: NDArray[np.integer]) -> Bools:

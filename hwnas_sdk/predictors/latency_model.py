@@ -23,7 +23,7 @@ class LatencyModel:
     prior: LatencyPrior
     weights: Floats  # (F,)
     covariance: Floats  # (F, F)
-    noise_variance: float  # of the relative noise
+    noise_variance: float  # of the relative noise; with a resolution, of the error over the scale
     scale_ms: float
     n_samples: int
     outlier_probability: Floats  # of each measurement, (n_samples,)
@@ -32,7 +32,10 @@ class LatencyModel:
 
     @property
     def noise_rel(self) -> float:
-        """Estimated relative noise of one measurement (root mean square over the grid)."""
+        """Estimated relative noise of one measurement (root mean square over the grid).
+
+        Of an exact device (`resolution` above 0): what its sums leave, as a share of the scale.
+        """
         return float(np.sqrt(self.noise_variance))
 
     def predict(self, features: Floats) -> Prediction:

@@ -58,7 +58,7 @@ def live_rows(space: SearchSpace, genotypes: Genotypes) -> NDArray[np.bool_]:
 def population_of(space: SearchSpace) -> Population:
     """All live architectures of a small space, or a fixed sample of a large one."""
     if space.size <= _LARGEST_WHOLE:
-        genes = np.indices(space.choices).reshape(space.n_decisions, -1).T.astype(np.int64)
+        genes = space.grid()
         return Population(space, genes[live_rows(space, genes)])
     rng = child_rng(0, space.name, "rank population")
     sample = space.sample(_SAMPLE, rng=rng)

@@ -72,8 +72,9 @@ class SearchSpace(ABC):
             what is not a whole number.
         """
         self._check_size(_LARGEST_GRID if numbers is None else _LARGEST_NUMBERED)
-        chosen = np.arange(self.size)
-        if numbers is not None:
+        if numbers is None:
+            chosen = np.arange(self.size)
+        else:
             chosen = whole_numbers(self.name, numbers, "numbers of architectures")
         if chosen.ndim != 1:
             raise SpaceError(f"expected {self.name} numbers of shape (n,), got {chosen.shape}")

@@ -128,6 +128,15 @@ def test_a_coarse_clock_is_not_taken_for_a_simulator(devices, rows, clock):
     assert exact_costs(devices.features[rows], one_value) is None
 
 
+def test_a_prior_is_not_deceived_by_a_coarse_clock(devices, prior):
+    """It divides by a scale of its own, and whole milliseconds over that are not whole."""
+    whole_ms = additive_design(devices.features) @ np.array([3.0, 0.0, 1.0, 2.0, 1.0])
+    chosen = np.random.default_rng(0).choice(len(whole_ms), 30, replace=False)
+    features = devices.features[chosen]
+    assert prior.adapt(features, whole_ms[chosen]).resolution == 0.0
+    assert prior.adapt(features, np.pi * whole_ms[chosen]).resolution > 0.0
+
+
 def test_the_surprise_of_a_simulator_is_finite(devices, prior, rows):
     truth = additive_design(devices.features) @ COSTS
     assert np.isfinite(surprise(prior, devices.features[rows], truth[rows]))

@@ -198,3 +198,11 @@ def test_grid_refuses_what_is_no_number(space: NasBench201, wrong: object, messa
 def test_none_of_them_is_no_error(space: NasBench201) -> None:
     assert space.grid(np.array([])).shape == (0, 6)
     assert space.numbers(np.empty((0, 6), dtype=np.int64)).shape == (0,)
+
+
+def test_numbers_of_a_large_space_do_not_list_it(monkeypatch):
+    space = NasBench201()
+    monkeypatch.setattr(NasBench201, "choices", (9,) * 12)  # 2 TiB of numbers
+    numbers = np.array([0, 8, 9**12 - 1])
+    assert space.grid(numbers)[:, -1].tolist() == [0, 8, 8]
+    np.testing.assert_array_equal(space.numbers(space.grid(numbers)), numbers)

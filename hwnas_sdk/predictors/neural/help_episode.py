@@ -46,6 +46,7 @@ class HelpPlan:
         step_rate: learning rate of the step sizes.
         kl_weight: of the hypernetwork's distribution against N(0, 1).
         n_draws: of the modulation, averaged when predicting.
+        threshold: of the smooth L1 loss, where it turns from squares to absolute values.
     """
 
     strict: bool = True

@@ -62,8 +62,6 @@ Floats = NDArray[np.float64]
 
 KIND: Final = "rank_network"
 SCHEMA: Final = 1
-_CHUNK: Final = 4096
-_MIN_LABELS: Final = 20
 
 
 class RankNetwork:

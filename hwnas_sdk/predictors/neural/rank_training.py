@@ -72,7 +72,7 @@ class RankPlan:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Architectures of one platform. Shapes: genes (n, d), objectives (n, m), families (n,)."""
+    """Architectures of one platform. Shapes: genes (n, d), objectives (n, m)."""
 
     genes: NDArray[np.int64]
     objectives: Floats
@@ -129,8 +129,11 @@ def train_heads(
     tasks = [replace(one, inputs=one.inputs.to(place)) for one in tasks]
     thaw_at = round(frozen_share * plan.epochs)
     encoder.eval()
-    with torch.no_grad():
-        codes = [encoder(one.inputs).z for one in tasks]
+    codes: list[Tensor] = []
+    if thaw_at > 0:
+        with torch.no_grad():
+            codes = [encoder(one.inputs).z for one in tasks]
+    sizes = [len(one.inputs) for one in tasks]
     frozen = True
 
     def before_epoch(epoch: int) -> None:
@@ -140,10 +143,10 @@ def train_heads(
 
     def loss(rows: Tensor) -> Tensor:
         losses = []
-        for one, code in zip(tasks, codes, strict=True):
-            mine = rows[rows < len(code)]  # platforms may have fewer labels than others
+        for number, (one, size) in enumerate(zip(tasks, sizes, strict=True)):
+            mine = rows[rows < size]  # platforms may have fewer labels than others
             if len(mine) > 1:
-                z = code[mine] if frozen else encoder(one.inputs[mine]).z
+                z = codes[number][mine] if frozen else encoder(one.inputs[mine]).z
                 losses.append(one.loss(one.head(z)[:, 0], mine))
         return torch.stack(losses).sum()
 
@@ -155,7 +158,7 @@ def train_heads(
     result = fit(
         model,
         loss,
-        max(len(code) for code in codes),
+        max(sizes),
         plan,
         judge=judge,
         groups=groups,

@@ -32,8 +32,8 @@ from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.tables import BenchTables, load_tables
 from hwnas_sdk.workflows.active import profile_actively
 from hwnas_sdk.workflows.beliefs import SURPRISING
-from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
 from hwnas_sdk.workflows.lab import Lab
+from hwnas_sdk.workflows.search_protocol import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
 
 Floats = NDArray[np.float64]
 

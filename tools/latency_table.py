@@ -229,9 +229,8 @@ def _further(
     yield "## Further devices and data sets\n"
     yield (
         "Kendall tau-b; the known devices are the same. These are not blind: that a device may be "
-        "a noisy sum\nof costs unlike all known ones was added after they had been looked at once "
-        "(the left-out known devices\ngained from it too). Random: mean and standard deviation "
-        "over the draws.\n"
+        "a noisy sum\nof costs unlike all known ones was added after they had been looked at "
+        "once.\nRandom: mean and standard deviation over the draws.\n"
     )
     for references in (*SETS, "random"):
         seeds = range(N_DRAWS) if references == "random" else (0,)

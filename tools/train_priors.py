@@ -46,21 +46,17 @@ from hwnas_sdk.predictors.paths import path_blocks
 from hwnas_sdk.predictors.references import REFERENCE_SETS, d_optimal_references
 from hwnas_sdk.store.tables import BenchTables, load_tables
 from hwnas_sdk.workflows.judged_devices import judged
-from hwnas_sdk.workflows.search_protocol import HELP_UNSEEN_DEVICES
+from hwnas_sdk.workflows.search_protocol import HELP_TRAIN_DEVICES, HELP_UNSEEN_DEVICES
 from hwnas_sdk.workflows.train_latency import prediction_by
 from hwnas_sdk.workflows.train_meta import train_meta
 
-TRAINING_DEVICES = (
-    "1080ti_1", "1080ti_32", "1080ti_256", "silver_4114", "silver_4210r", "samsung_a50", "pixel3",
-    "essential_ph_1", "samsung_s7", "titanx_1", "titanx_32", "titanx_256", "gold_6240",
-)  # fmt: skip
 LATENCY_SOURCE = {
     "table": "nasbench201_latency.parquet",
     "source": "HayeonLee/HELP @ 45f70eb, data/nasbench201/latency",
     "attribution": "Lee et al., Hardware-adaptive Efficient Latency Prediction, NeurIPS 2021; "
     "pixel3 is the column of HW-NAS-Bench, Li et al., ICLR 2021",
     "licence": "MIT (HELP); MIT (HW-NAS-Bench)",
-    "devices": list(TRAINING_DEVICES),
+    "devices": list(HELP_TRAIN_DEVICES),
     "rows": "live cells only; dead cells are left out",
 }
 ACCURACY_SOURCE = {
@@ -87,7 +83,7 @@ def train_latency_prior(tables: BenchTables, out: Path) -> None:
     """Fit, check the shipped reference set, judge by leave-one-device-out, write."""
     live = tables.live
     features = structural_features(tables.genotypes[live])
-    latencies = {name: tables.device(name)[live] for name in TRAINING_DEVICES}
+    latencies = {name: tables.device(name)[live] for name in HELP_TRAIN_DEVICES}
     prior = LatencyPrior.fit(features, latencies)
     arch = [text for text, kept in zip(tables.arch, live, strict=True) if kept]
     designed = tuple(arch[i] for i in d_optimal_references(prior, features, 10))
@@ -97,7 +93,7 @@ def train_latency_prior(tables: BenchTables, out: Path) -> None:
             "hwnas_sdk/predictors/references.py; they should be:\n" + "\n".join(designed)
         )
     left_out: dict[str, Any] = {}
-    for name in TRAINING_DEVICES:
+    for name in HELP_TRAIN_DEVICES:
         others = {device: values for device, values in latencies.items() if device != name}
         fold = LatencyPrior.fit(features, others)
         rows = d_optimal_references(fold, features, 10)
@@ -154,7 +150,7 @@ def train_accuracy(tables: BenchTables, out: Path) -> None:
 def train_meta_predictor(data: Path, out: Path) -> None:
     """Train as `hwnas train meta` does, and name the source of the tables in the card."""
     path = out / f"{META_NAME}.safetensors"
-    answer = train_meta([data], path, train_devices=TRAINING_DEVICES, devices=HELP_UNSEEN_DEVICES)
+    answer = train_meta([data], path, train_devices=HELP_TRAIN_DEVICES, devices=HELP_UNSEEN_DEVICES)
     write_meta_card(path, answer["metrics"])
     print(f"meta predictor: {answer['metrics']}")
 

@@ -36,7 +36,7 @@ def latency(
     of the shipped prior. Takes a second and draws nothing at random. The judged devices are told by
     the ten networks 'hwnas profile' measures.
     """
-    from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES
+    from hwnas_sdk.workflows.search_protocol import HELP_TRAIN_DEVICES
     from hwnas_sdk.workflows.train_latency import train_latency
 
     app.starts_over = True

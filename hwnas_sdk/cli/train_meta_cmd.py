@@ -46,7 +46,7 @@ def meta(
     for Python (MetaPredictor.load), where gradients through the prediction are wanted. The model
     that searches use predicts unseen devices better; 'hwnas train latency' fits it.
     """
-    from hwnas_sdk.workflows.bench_search import HELP_TRAIN_DEVICES
+    from hwnas_sdk.workflows.search_protocol import HELP_TRAIN_DEVICES
     from hwnas_sdk.workflows.train_meta import train_meta
 
     app.check_output(output)

@@ -32,7 +32,8 @@ UNSTEADY = frozenset({"contended", "steal", "sentinel_drift", "ci_too_wide"})
 """Of those, what a busy machine does to a measurement."""
 
 INFORMATIVE: dict[str, str] = {
-    "imprecise": "the confidence interval is wider than asked for (below 10 %, unless emulated)",
+    "imprecise": "the confidence interval is wider than asked for, and below 10 %",
+    "unsteady": "the host of an emulated board was busy; its times are no labels anyway",
     "warmup_unstable": "the warm-up ended before two groups agreed",
     "outliers_high": "more than 2 % of the samples lie far from the median",
     "bimodal": "the block medians form two groups more than 5 % apart",

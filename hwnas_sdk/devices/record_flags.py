@@ -90,7 +90,7 @@ def flags_of(
         # An emulator's times say nothing of a processor and enter no data set, however steady they
         # are: its records are there to try the way to a board and back, also on a busy host. Not
         # in `status_of`: what is stored must go on having the status it was stored with.
-        flags = (flags - UNSTEADY) | {"imprecise"}
+        flags = (flags - UNSTEADY) | {"unsteady"}
     return tuple(sorted(flags, key=_ORDER.__getitem__))
 
 

@@ -182,6 +182,12 @@ class SearchSpace(ABC):
             )
         return genes
 
+    def family_numbers(self, genotypes: Genotypes) -> NDArray[np.int64]:
+        """Function family of each row, numbered as they appear, (n, n_decisions) -> (n,)."""
+        numbers: dict[Hashable, int] = {}
+        families = (self.family(self.architecture(row)) for row in genotypes)
+        return np.array([numbers.setdefault(f, len(numbers)) for f in families], dtype=np.int64)
+
     # --- sampling and variation -----------------------------------------------------------------
 
     def sample(

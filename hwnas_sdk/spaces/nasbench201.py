@@ -87,6 +87,13 @@ class NasBench201(SearchSpace):
         """Which of `all_genotypes` are not dead, shape (15625,), bool."""
         return np.array([not is_dead_cell(cell) for cell in _official_order()])
 
+    def swapped(self, genotypes: Genotypes) -> Genotypes:
+        """Cells with nodes 1 and 2 exchanged, (n, 6) -> (n, 6).
+
+        Where edge 1->2 is none they execute the same operators in another order.
+        """
+        return genotypes[:, [1, 0, 2, 3, 5, 4]]
+
     def layers(
         self, architecture: Architecture, *, dataset: str | None = None, folded: bool = False
     ) -> LayerGraph:

@@ -76,10 +76,7 @@ class BenchTables:
         """
         if self._family_column is not None:
             return self._family_column
-        space = get_space(self.space)
-        numbers: dict[object, int] = {}
-        keys = (space.family(space.architecture(row)) for row in self.genotypes)
-        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+        return get_space(self.space).family_numbers(self.genotypes)
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:

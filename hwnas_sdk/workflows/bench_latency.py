@@ -24,6 +24,7 @@ from hwnas_sdk.predictors.metrics import agreement, kendall, kendall_rounded, sp
 from hwnas_sdk.predictors.registry import transfer_model
 from hwnas_sdk.predictors.transfer import TransferModel
 from hwnas_sdk.report.predictor_plots import Predicted, draw_calibration, draw_predictions
+from hwnas_sdk.spaces.nasbench201 import NasBench201
 from hwnas_sdk.store.tables import BenchTables, load_tables
 from hwnas_sdk.workflows.latency_protocol import (
     REFERENCES,
@@ -248,10 +249,8 @@ def _repeatability(tables: BenchTables, truth: Floats) -> dict[str, float | None
     is the classical bound: two readings that correlate by r correlate by sqrt(r) with what they
     share.
     """
-    genotypes = tables.genotypes
-    swapped = genotypes[:, [1, 0, 2, 3, 5, 4]]
-    weight = 5 ** np.arange(genotypes.shape[1])
-    own, other = genotypes @ weight, swapped @ weight
+    genotypes, space = tables.genotypes, NasBench201()
+    own, other = space.numbers(genotypes), space.numbers(space.swapped(genotypes))
     row_of = {int(code): row for row, code in enumerate(own)}
     firsts = np.flatnonzero((genotypes[:, 2] == 0) & (own < other) & tables.live)
     pairs = [(row, row_of[int(other[row])]) for row in firsts if int(other[row]) in row_of]

@@ -87,9 +87,6 @@ def run_bench_rank(
     if chosen.model == "network" or batch_sizes or losses:
         torch_half()
     tables = load_tables(data_dirs)
-    for device in chosen.devices:
-        for metric in chosen.metrics:
-            tables.device(device, metric=metric)
     bench = RankBench(tables, chosen, on_event=on_event)
     variants = {
         name: (over, [bench.varied(p) for p in plans]) for name, (over, plans) in sweeps.items()

@@ -49,6 +49,23 @@ def rows_of(tables: BenchTables, architectures: Iterable[Sequence[int]]) -> Ints
     return np.array([row for row in rows if row is not None], dtype=np.int64)
 
 
+def told_and_rest(name: str, truth: Floats, references: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Rows a device is told by, and a mask of the measured others; arguments as `judged`.
+
+    Raises: DataError when one of both is empty.
+    """
+    rest = np.isfinite(truth) & (truth > 0)
+    told = references[rest[references]]
+    rest[told] = False
+    if not told.size or not rest.any():
+        raise DataError(
+            f"{name}: {told.size} measured reference networks and {int(rest.sum())} others",
+            code="too_few_rows",
+            hint="leave it out of --devices, or name tables that have both",
+        )
+    return told, rest
+
+
 def judged(
     name: str, truth: Floats, references: Ints, predict: Callable[[Ints, Floats, Ints], Prediction]
 ) -> dict[str, Any]:
@@ -62,15 +79,7 @@ def judged(
 
     Raises: DataError when one of both is empty.
     """
-    rest = np.isfinite(truth) & (truth > 0)
-    told = references[rest[references]]
-    rest[told] = False
-    if not told.size or not rest.any():
-        raise DataError(
-            f"{name}: {told.size} measured reference networks and {int(rest.sum())} others",
-            code="too_few_rows",
-            hint="leave it out of --devices, or name tables that have both",
-        )
+    told, rest = told_and_rest(name, truth, references)
     mean, sd = predict(told, truth[told], np.flatnonzero(rest))
     figures = agreement(truth[rest], mean, sd if np.isfinite(sd).all() else None)
     return {**asdict(figures), "n_samples": int(told.size)}

@@ -18,6 +18,7 @@ from hwnas_sdk.core.settings import MeasureSettings
 from hwnas_sdk.core.types import Architecture, DeviceProfile, Measurement, ParetoFront, Verdict
 from hwnas_sdk.devices.session import DeviceSession
 from hwnas_sdk.export.cache import ArtifactCache
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.spaces import SearchSpace, get_space
 from hwnas_sdk.store.sqlite import MeasurementStore, Run
 from hwnas_sdk.workflows.beliefs import Beliefs, Label
@@ -134,6 +135,7 @@ class Loop:
         """
         plan, space = self.plan, get_space(self.plan.search.space)
         load_guide(plan.search)
+        prior = load_prior(plan.search.prior)  # once: its file may be written anew meanwhile
         run = self.store.start_run(self.kind, plan.to_json())
         measurer = self._measurer(run)
         profile = self._profile(space, measurer)
@@ -143,7 +145,7 @@ class Loop:
         stopped = "rounds"
         for number in range(1, plan.rounds + 1):
             try:
-                front = self._front(space, run, number, self._labels(run, number))
+                front = self._front(space, run, number, self._labels(run, number), prior)
             except DataError as exc:
                 if exc.code != "nothing_found":
                     raise
@@ -247,7 +249,12 @@ class Loop:
         return labels
 
     def _front(
-        self, space: SearchSpace, run: Run, number: int, labels: Sequence[Label]
+        self,
+        space: SearchSpace,
+        run: Run,
+        number: int,
+        labels: Sequence[Label],
+        prior: LatencyPrior,
     ) -> ParetoFront:
         """Front of a round: the stored one if there is one, else searched now and stored."""
         plan = {"loop": run.id, "round": number}
@@ -256,9 +263,7 @@ class Loop:
                 return front_from_mapping(known.result)
         step = self.store.start_run("round", plan)
         self.on_event(Event(f"search round {number}", 0, 1))
-        beliefs = Beliefs.fit(
-            space, labels, folded=self.plan.folded, prior=load_prior(self.plan.search.prior)
-        )
+        beliefs = Beliefs.fit(space, labels, folded=self.plan.folded, prior=prior)
         if number == 1 and beliefs.warning():
             self.on_event(Event("warning", message=beliefs.warning()))
         front = search_front(

@@ -18,6 +18,7 @@ from hwnas_sdk.core.rng import child_rng
 from hwnas_sdk.predictors.accuracy import AccuracyModel, NetworkEnsemble, to_target
 from hwnas_sdk.predictors.metrics import Z_90, agreement
 from hwnas_sdk.predictors.paths import path_blocks
+from hwnas_sdk.predictors.population import live_rows
 from hwnas_sdk.spaces import get_space
 from hwnas_sdk.store.labels import load_error_labels
 from hwnas_sdk.store.tables import load_tables
@@ -152,12 +153,7 @@ def _from_tables(folders: Sequence[Path], dataset: str) -> _Labels:
 def _from_file(path: Path, dataset: str) -> _Labels:
     space = get_space("nasbench201")
     genotypes, error = load_error_labels(path, space)
-    architectures = [space.architecture(row) for row in genotypes]
-    live = np.array([not space.is_dead(a) for a in architectures], dtype=np.bool_)
-    numbers: dict[object, int] = {}
-    families = np.array(
-        [numbers.setdefault(space.family(a), len(numbers)) for a in architectures], dtype=np.int64
-    )
+    live, families = live_rows(space, genotypes), space.family_numbers(genotypes)
     data = {"file": path.name, "licence": "the user's own", "dataset": dataset}
     return _Labels(genotypes[live], error[live], families[live], data)
 

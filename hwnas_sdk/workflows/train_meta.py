@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from hwnas_sdk.core.events import EventSink, ignore
+from hwnas_sdk.core.files import check_writable
 from hwnas_sdk.predictors.prediction import Prediction
 from hwnas_sdk.predictors.references import reference_genotypes
 from hwnas_sdk.store.tables import load_tables
-from hwnas_sdk.workflows.judged_devices import Floats, Ints, judged, rows_of, two_sides
+from hwnas_sdk.workflows.judged_devices import (
+    Floats,
+    Ints,
+    judged,
+    rows_of,
+    told_and_rest,
+    two_sides,
+)
+from hwnas_sdk.workflows.training_files import checkpoint_of
 
 
 def train_meta(
@@ -34,18 +43,22 @@ def train_meta(
     The weights are trained on `torch_device` and work on any.
     Returns ``model`` (path), ``metrics`` (per judged device), ``weights_sha256``.
     Raises: ConfigError for a device that is not in the tables, or is on both sides by name or by
-    its values, or for a place that torch cannot work on.
+    its values, or for a place that torch cannot work on; DataError for a file that could not be
+    written, or a judged device without measured references. All before the training.
     """
     from hwnas_sdk.networks.resumable import chosen_torch_device
     from hwnas_sdk.predictors.neural.meta import MetaPlan, MetaPredictor
 
     chosen_torch_device(torch_device)  # before the tables are read
+    check_writable(output)
     tables = load_tables(data_dirs)
     known, columns = two_sides(tables, train_devices, devices, metric=metric)
     genotypes = tables.genotypes[tables.live]
     plan = MetaPlan() if epochs is None else MetaPlan(epochs=epochs)
-    checkpoint = output.with_suffix(".checkpoint")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    references = rows_of(tables, reference_genotypes().tolist())
+    for name, truth in columns.items():
+        told_and_rest(name, truth, references)  # not after minutes of training
+    checkpoint = checkpoint_of(output)
     model = MetaPredictor.fit(
         genotypes,
         known,
@@ -55,7 +68,6 @@ def train_meta(
         on_event=on_event,
         torch_device=torch_device,
     )
-    references = rows_of(tables, reference_genotypes().tolist())
 
     def predict(told: Ints, values: Floats, rest: Ints) -> Prediction:
         return model.adapt(genotypes[told], values).predict(genotypes[rest])

@@ -10,7 +10,7 @@ import pytest
 
 from hwnas_sdk.cli import bench_latency_cmd, bench_rank_cmd, bench_search_cmd
 from hwnas_sdk.cli.main import main
-from hwnas_sdk.workflows import bench_latency, bench_search, rank_protocol
+from hwnas_sdk.workflows import bench_latency, bench_search, latency_protocol, rank_protocol
 
 Capture = pytest.CaptureFixture[str]
 FAST = ["--model", "flops", "--references", "random"]
@@ -23,7 +23,7 @@ def _json(capsys: Capture, *arguments: str, exit_code: int = 0) -> dict[str, Any
 
 
 def test_choices_are_those_of_the_benches() -> None:
-    assert bench_latency_cmd.REFERENCES == bench_latency.REFERENCES
+    assert bench_latency_cmd.REFERENCES == latency_protocol.REFERENCES
     assert bench_search_cmd.METHODS == bench_search.METHODS
     assert bench_search_cmd.REFERENCES == bench_search.REFERENCES
     assert bench_rank_cmd.MODELS == rank_protocol.MODELS

@@ -153,6 +153,7 @@ TABLE: list[tuple[str, dict[str, Any]]] = [
     ("sentinel_drift", {"result": sentinels(2e6), "baseline_ms": 2.5}),
     ("ci_too_wide", {"item": {"blocks": blocks(1e6, 1.4e6, 1.1e6, 1.3e6, 1.2e6)}}),
     ("imprecise", {"item": {"blocks": blocks(1e6, 1.11e6, 1.02e6, 1.08e6, 1.05e6)}}),
+    ("unsteady", {"baseline_ms": 1.3, "spec": {"machine": "emulated"}}),
     ("output_mismatch", {"facts": {"output_matches": False}}),
     ("output_not_finite", {"facts": {"output_finite": False}}),
     ("provider_fallback", {"requested": OTHER}),
@@ -208,7 +209,7 @@ def test_an_emulator_need_not_be_steady(flag) -> None:
     assert flag in record_of(**UNSTEADY_FACTS[flag]).flags
     record = record_of(**UNSTEADY_FACTS[flag], spec={"machine": "emulated"})
     assert record.status == "valid"
-    assert {"emulated", "imprecise"} <= set(record.flags)
+    assert {"emulated", "unsteady"} <= set(record.flags)
     assert flag not in record.flags
 
 

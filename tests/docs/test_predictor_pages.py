@@ -23,7 +23,6 @@ def test_the_example_predicts_with_a_trained_file(
     from hwnas_sdk.predictors.neural.meta import MetaPredictor
 
     MetaPredictor.shipped().save(tmp_path / "meta.safetensors", data={})
-    assert (WEIGHTS_FOLDER / "nb201_meta_predictor.safetensors").is_file()
     monkeypatch.chdir(tmp_path)
     found = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None

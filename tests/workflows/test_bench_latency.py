@@ -19,6 +19,7 @@ from hwnas_sdk.workflows import bench_latency
 from hwnas_sdk.workflows.bench_latency import run_bench_latency
 from hwnas_sdk.workflows.latency_protocol import (
     ENERGY_DEVICES,
+    REFERENCES,
     LatencyProtocol,
 )
 
@@ -27,12 +28,12 @@ KEYS = {
     "n_tied_pairs", "kendall_rounded", "spearman_new_families", "kendall_new_families",
     "n_new_families",
 }  # fmt: skip
-# Models that need torch or grow trees are held to the same by their own conformance tests.
 # Kendall's tau-b of auto with our references; a little below what it reaches.
 FLOORS = {"titan_rtx_256": 0.98, "gold_6226": 0.89, "fpga": 0.9999, "pixel2": 0.75,
           "raspi4": 0.88, "eyeriss": 0.9999}  # fmt: skip
 FAST = ("additive", "linear-transfer", "nearest-device", "flops")  # params ranks as flops does
 EPS = 0.002  # how much another model may be ahead on one device
+# Models that need torch or grow trees are held to the same by their own conformance tests.
 MODELS = ("bayes", "flops", "params", "linear-transfer", "nearest-device")
 
 
@@ -138,8 +139,13 @@ def test_what_was_not_measured_is_neither_sampled_nor_judged(tables):
     assert figures["hole"]["spearman"] > 0.95
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_only_the_samples_of_an_unseen_device_are_read(tables, tmp_path, monkeypatch, model):
+@pytest.mark.parametrize(
+    ("model", "references"),
+    [(model, "ours") for model in MODELS] + [("bayes", chosen) for chosen in REFERENCES[1:]],
+)
+def test_only_the_samples_of_an_unseen_device_are_read(
+    tables, tmp_path, monkeypatch, model, references
+):
     """Reverse all values but the sampled ones: the predictions must stay the same."""
     predictions, sampled = [], []
     judge = bench_latency.agreement
@@ -156,7 +162,7 @@ def test_only_the_samples_of_an_unseen_device_are_read(tables, tmp_path, monkeyp
 
     monkeypatch.setattr(bench_latency, "agreement", listen)
     monkeypatch.setattr(LatencyProtocol, "_samples", remember)
-    bench(tables, model=model)
+    bench(tables, model=model, references=references)
     table = pq.read_table(tables / "nasbench201_latency.parquet")
     values = table["unseen"].to_numpy().copy()
     others = np.setdiff1d(np.arange(len(values)), sampled[0])
@@ -165,7 +171,7 @@ def test_only_the_samples_of_an_unseen_device_are_read(tables, tmp_path, monkeyp
     table = table.set_column(column, "unseen", pa.array(values))
     shutil.copy(tables / "nasbench201.parquet", tmp_path)
     pq.write_table(table, tmp_path / "nasbench201_latency.parquet")
-    bench(tmp_path, model=model)
+    bench(tmp_path, model=model, references=references)
     np.testing.assert_array_equal(sampled[0], sampled[1])
     np.testing.assert_array_equal(predictions[0], predictions[1])
 

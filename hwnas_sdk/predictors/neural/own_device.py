@@ -186,12 +186,8 @@ def _held_out(cells: Ints, n: int, seed: int) -> NDArray[np.bool_]:
     held_out = np.zeros(len(cells), dtype=np.bool_)
     if not n:
         return held_out
-    space = get_space("nasbench201")
-    numbers: dict[object, int] = {}
-    families = np.array(
-        [numbers.setdefault(space.family(space.architecture(c)), len(numbers)) for c in cells]
-    )
-    for family in child_rng(seed, "brp split").permutation(len(numbers)):
+    families = get_space("nasbench201").family_numbers(cells)
+    for family in child_rng(seed, "brp split").permutation(len(np.unique(families))):
         if held_out.sum() >= n:
             break
         held_out |= families == family

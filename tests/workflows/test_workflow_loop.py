@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hwnas_sdk.core.errors import DataError, DeviceError, MeasurementError
 from hwnas_sdk.core.events import Event
 from hwnas_sdk.core.settings import settings_preset
 from hwnas_sdk.devices.session import DeviceSession
+from hwnas_sdk.predictors.bayes import LatencyPrior
 from hwnas_sdk.workflows.lab import Lab
 from hwnas_sdk.workflows.loop import LoopPlan, union_hypervolume
 from hwnas_sdk.workflows.search import SearchPlan
@@ -76,6 +78,28 @@ def test_the_same_plan_gives_the_same_fronts(lab: Lab, replay: DeviceSession) ->
     two = lab.loop(plan_for(replay, folded=False, rounds=1), on=replay)
     assert one.run.id != two.run.id
     assert [c.arch for c in one.fronts[0].candidates] == [c.arch for c in two.fronts[0].candidates]
+
+
+@pytest.mark.slow
+def test_a_prior_written_anew_meanwhile_is_that_of_the_next_loop(
+    lab: Lab, replay: DeviceSession, tmp_path: Path
+) -> None:
+    shipped, path = LatencyPrior.shipped(), tmp_path / "prior.safetensors"
+    narrow = replace(shipped, deviations=shipped.deviations[:1], log_noises=shipped.log_noises[:1])
+    shipped.save(path, data={})
+    plan = plan_for(replay, folded=False)
+    plan = replace(plan, search=replace(plan.search, prior=path))
+    expected = [front.candidates for front in lab.loop(plan, on=replay).fronts]
+
+    def rewrite(event: Event) -> None:
+        if event.task == "search round 1":
+            narrow.save(path, data={})
+
+    lab.on_event = rewrite
+    again = replace(plan, gain_eps=-1.0)  # a run of its own
+    assert [front.candidates for front in lab.loop(again, on=replay).fronts] == expected
+    other = replace(plan, gain_eps=-2.0)
+    assert [front.candidates for front in lab.loop(other, on=replay).fronts] != expected
 
 
 @pytest.mark.slow
